@@ -1,0 +1,50 @@
+"""Paints a video in the style of any picture, without flicker; the public names are loaded when first used."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nst_video.encoders import load_encoder as load_encoder
+    from nst_video.errors import InputError as InputError
+    from nst_video.errors import NstVideoError as NstVideoError
+    from nst_video.errors import ResourceError as ResourceError
+    from nst_video.errors import UsageError as UsageError
+    from nst_video.motion import Motion as Motion
+    from nst_video.motion import MotionWindow as MotionWindow
+    from nst_video.options import CoherenceOptions as CoherenceOptions
+    from nst_video.options import EffortOptions as EffortOptions
+    from nst_video.options import LookOptions as LookOptions
+    from nst_video.options import MachineOptions as MachineOptions
+    from nst_video.options import OutputOptions as OutputOptions
+    from nst_video.plan import Plan as Plan
+    from nst_video.plan import make_plan as make_plan
+    from nst_video.render import Progress as Progress
+    from nst_video.render import Result as Result
+    from nst_video.render import render_plan as render_plan
+    from nst_video.render import stylize as stylize
+    from nst_video.stylizer import Controls as Controls
+    from nst_video.stylizer import Stylizer as Stylizer
+
+__version__ = "0.1.0"
+
+# Module -> its public names. Loading them on first use keeps `import nst_video` free of torch.
+_PUBLIC = {
+    "encoders": ("load_encoder",),
+    "errors": ("InputError", "NstVideoError", "ResourceError", "UsageError"),
+    "motion": ("Motion", "MotionWindow"),
+    "options": ("CoherenceOptions", "EffortOptions", "LookOptions", "MachineOptions", "OutputOptions"),
+    "plan": ("Plan", "make_plan"),
+    "render": ("Progress", "Result", "render_plan", "stylize"),
+    "stylizer": ("Controls", "Stylizer"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _PUBLIC.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(name for names in _PUBLIC.values() for name in names)

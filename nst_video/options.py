@@ -1,0 +1,399 @@
+"""Every option as a field of a frozen dataclass, with its help, its range or choices and its default; the presets.
+
+The command line is built from these fields, so names, defaults, choices and help texts cannot drift apart.
+Nothing here imports torch, OpenCV or PyAV: `nst-video --help` needs only this module.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+from nst_video.errors import UsageError
+from nst_video.layers import ENCODER_LAYERS
+
+# ---------------------------------------------------------------------------------------------- kinds of values
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number from `low` to `high`, whole where `whole` is set; `words` are names accepted in its place."""
+
+    low: float
+    high: float
+    whole: bool = False
+    words: tuple[str, ...] = ()
+
+    def parse(self, text: str) -> int | float | str:
+        """Text as typed -> value; ValueError where it is no such number."""
+        if text in self.words:
+            return text
+        return int(text) if self.whole else float(text)
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is of this kind and in range."""
+        if isinstance(value, str):
+            return value in self.words
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+            return False
+        return self.low <= value <= self.high
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        span = f"{self.low:g} to {self.high:g}" if self.high < 1e9 else f"{self.low:g} or more"
+        return " or ".join([span, *self.words])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few names; `pattern` admits further ones such as cuda:1, shown as `more`."""
+
+    names: tuple[str, ...]
+    pattern: str | None = None
+    more: str = ""
+
+    def parse(self, text: str) -> str:
+        """The text itself; whether it is one of the names is `accepts`'s question."""
+        return text
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is one of the names."""
+        if not isinstance(value, str):
+            return False
+        return value in self.names or (self.pattern is not None and re.fullmatch(self.pattern, value) is not None)
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return ", ".join([*self.names, *([self.more] if self.more else [])])
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text that is not empty, such as a file name."""
+
+    meaning: str
+
+    def parse(self, text: str) -> str:
+        """The text itself."""
+        return text
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is text and not empty."""
+        return isinstance(value, str) and value != ""
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return self.meaning
+
+
+@dataclass(frozen=True)
+class Several:
+    """A tuple of values of one kind, written with commas; `rising` asks for rising numbers that start with 1."""
+
+    kind: Number | Text
+    rising: bool = False
+
+    def parse(self, text: str) -> tuple[Any, ...]:
+        """Text as typed -> values; ValueError where one of them is not of the kind."""
+        return tuple(self.kind.parse(part.strip()) for part in text.split(","))
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is a tuple of one or more values of the kind, in the order asked for."""
+        if not isinstance(value, tuple) or not value or not all(self.kind.accepts(item) for item in value):
+            return False
+        return not self.rising or (value[0] == 1 and all(a < b for a, b in pairwise(value)))
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        order = ", rising and starting with 1" if self.rising else ""
+        return f"{self.kind.allowed()}, several separated by commas{order}"
+
+
+@dataclass(frozen=True)
+class Time:
+    """A moment in seconds (2.5, 2.5s) or as a timecode (1:02.5, 0:01:02.5), held as an exact Fraction of seconds."""
+
+    def parse(self, text: str) -> Fraction:
+        """Text as typed -> seconds; ValueError where it is no time."""
+        match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?", text.strip())
+        if match is None:
+            raise ValueError(text)
+        hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
+        return hours * 3600 + minutes * 60 + seconds
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is a moment that is not negative."""
+        return isinstance(value, Fraction) and value >= 0
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return "seconds such as 2.5 or a timecode such as 1:02.5"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Yes or no."""
+
+    def parse(self, text: str) -> bool:
+        """A flag takes no text; ValueError always."""
+        raise ValueError(text)
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is True or False."""
+        return isinstance(value, bool)
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return "True or False"
+
+
+Kind = Number | Choice | Text | Several | Time | Flag
+
+
+def option(default: Any, kind: Kind, help: str, *, metavar: str | None = None, short: str | None = None) -> Any:
+    """A dataclass field with all that its check and its command-line argument need; None means 'decided later'."""
+    return field(default=default, metadata={"kind": kind, "help": help, "metavar": metavar, "short": short})
+
+
+def flag_name(field_name: str) -> str:
+    """`style_scale` -> `--style-scale`."""
+    return "--" + field_name.replace("_", "-")
+
+
+def check(options: Any) -> None:
+    """Raise UsageError for the first field of an options dataclass whose value its kind does not accept."""
+    for item in fields(options):
+        value, kind = getattr(options, item.name), item.metadata["kind"]
+        if value is None and item.default is None:
+            continue
+        if kind.accepts(value) and not (isinstance(value, float) and not math.isfinite(value)):
+            continue
+        raise refusal(item.name, value, kind)
+
+
+def refusal(field_name: str, value: object, kind: Kind) -> UsageError:
+    """The error for a value that a field does not take, in one line."""
+    shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    number = isinstance(kind, Number) and isinstance(value, int | float) and not isinstance(value, bool)
+    fault = "is out of range" if number else "is not allowed"
+    return UsageError(f"{flag_name(field_name)} {shown} {fault}; allowed {kind.allowed()}")
+
+
+# ---------------------------------------------------------------------------------------------- the options
+
+_WEIGHT = Number(0, 1e12)
+_COUNT = Number(1, 100_000, whole=True)
+
+
+@dataclass(frozen=True)
+class EffortOptions:
+    """How much work goes into a frame: size, network and optimiser. Fields left at None are decided by `quality`."""
+
+    quality: str = option("standard", Choice(("draft", "standard", "best")), "preset for size, network and effort")
+    size: int | str | None = option(
+        None,
+        Number(16, 16384, whole=True, words=("full",)),
+        "long side of the output in pixels, or 'full' for the input's own size",
+        metavar="PIXELS",
+    )
+    encoder: str | None = option(None, Choice(tuple(ENCODER_LAYERS)), "network that sees style and content")
+    pooling: str = option("average", Choice(("average", "max")), "how the network pools")
+    optimizer: str = option("lbfgs", Choice(("lbfgs", "adam")), "how the pixels are optimised")
+    history: int = option(10, Number(1, 200, whole=True), "curvature pairs kept by L-BFGS", metavar="PAIRS")
+    first_iterations: int | None = option(
+        None, _COUNT, "evaluations of the loss for the first frame of a shot, over all scales", metavar="N"
+    )
+    iterations: int | None = option(None, _COUNT, "evaluations of the loss for each later frame, at most", metavar="N")
+    init: str = option("content", Choice(("content", "noise", "style")), "what the first frame of a shot starts from")
+    seed: int = option(0, Number(0, 2**63 - 1, whole=True), "seed of everything random", metavar="N")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class LookOptions:
+    """What the result looks like. A weight left at None is the default of the chosen loss."""
+
+    style_scale: float = option(
+        1.0,
+        Number(0.05, 8),
+        "size of the style picture beside the frame: larger means larger brush strokes",
+        metavar="X",
+    )
+    strength: float = option(1.0, Number(0, 10), "0 = the frame itself, 1 = the usual look, more = more", metavar="X")
+    keep_colors: bool = option(False, Flag(), "keep the colours of the video, take only the brush work")
+    loss: str = option("relative", Choice(("relative", "paper")), "loss in relative units, or as published in 2016")
+    content_layers: tuple[str, ...] = option(
+        ("relu4_2",), Several(Text("layers of the encoder")), "layers compared with the frame", metavar="LAYERS"
+    )
+    style_layers: tuple[str, ...] = option(
+        ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+        Several(Text("layers of the encoder")),
+        "layers whose Gram matrices are compared with the style picture's",
+        metavar="LAYERS",
+    )
+    style_layer_weights: tuple[float, ...] | None = option(
+        None, Several(_WEIGHT), "lambda_l: one weight for each style layer (default: equal)", metavar="WEIGHTS"
+    )
+    content_weight: float | None = option(None, _WEIGHT, "alpha: weight of the content loss", metavar="ALPHA")
+    style_weight: float | None = option(None, _WEIGHT, "beta_s: weight of the style loss", metavar="BETA")
+    tv_weight: float | None = option(None, _WEIGHT, "lambda_tv: weight of the total variation", metavar="LAMBDA")
+    tv_exponent: float = option(1.0, Number(0.5, 2), "exponent beta of the total variation", metavar="BETA")
+
+    def __post_init__(self) -> None:
+        check(self)
+        given = self.style_layer_weights
+        if given is not None and len(given) != len(self.style_layers):
+            raise UsageError(
+                f"--style-layer-weights has {len(given)} weights for {len(self.style_layers)} style layers; "
+                f"allowed one for each of {', '.join(self.style_layers)}"
+            )
+
+
+@dataclass(frozen=True)
+class CoherenceOptions:
+    """What holds the frames together in time."""
+
+    temporal_weight: float | None = option(
+        None, _WEIGHT, "gamma: weight of staying with what was painted before", metavar="GAMMA"
+    )
+    references: tuple[int, ...] = option(
+        (1, 2, 4),
+        Several(Number(1, 64, whole=True), rising=True),
+        "how many frames back the frames lie that each frame is compared with",
+        metavar="FRAMES",
+    )
+    flow: str = option("medium", Choice(("ultrafast", "fast", "medium")), "care taken with the optical flow")
+    cut_threshold: float = option(
+        27.0, Number(0, 255), "change between frames that counts as a cut; 0 = the video has no cuts", metavar="X"
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Which part is rendered and how it is written. Times may be numbers or text; they are held as Fractions."""
+
+    start: Fraction | None = option(None, Time(), "begin at this time of the input", metavar="TIME")
+    end: Fraction | None = option(None, Time(), "end before this time of the input", metavar="TIME")
+    still: Fraction | None = option(
+        None, Time(), "render only the frame at this time, to a picture: the way to try a look", metavar="TIME"
+    )
+    stride: int = option(1, Number(1, 100_000, whole=True), "render every n-th frame", metavar="N")
+    codec: str = option("libx264", Text("a video encoder of FFmpeg"), "video codec of the output", metavar="NAME")
+    crf: int = option(18, Number(0, 63, whole=True), "quality of the codec: less is better and larger", metavar="N")
+    preset: str = option(
+        "medium", Text("a preset of the codec"), "speed of the codec against file size", metavar="NAME"
+    )
+    overwrite: bool = option(False, Flag(), "replace the output if it exists", short="-y")
+    on_error: str = option("fail", Choice(("fail", "hold")), "a frame that cannot be decoded: stop, or hold the last")
+    max_pixels: int = option(
+        100_000_000, Number(1024, 2**32, whole=True), "refuse larger pictures and frames", metavar="PIXELS"
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end", "still"):
+            object.__setattr__(self, name, _moment(name, getattr(self, name)))
+        check(self)
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise UsageError(
+                f"--start {float(self.start):g} is not before --end {float(self.end):g}; allowed start < end"
+            )
+        if self.still is not None and (self.start is not None or self.end is not None):
+            raise UsageError("--still renders one frame; it cannot be combined with --start or --end")
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """What the work is done on."""
+
+    device: str = option(
+        "auto", Choice(("auto", "cpu", "cuda", "mps"), r"cuda:\d+", "cuda:N"), "where to compute", metavar="DEVICE"
+    )
+    precision: str = option("auto", Choice(("auto", "fp32", "bf16")), "number format of the convolutions")
+    threads: int | None = option(None, Number(1, 1024, whole=True), "CPU threads (default: one per core)", metavar="N")
+    offline: bool = option(False, Flag(), "never download weights")
+    weights: str | None = option(None, Text("a file"), "file with the encoder's weights", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+OPTION_GROUPS = {
+    "quality": EffortOptions,
+    "look": LookOptions,
+    "coherence": CoherenceOptions,
+    "output": OutputOptions,
+    "machine": MachineOptions,
+}
+
+
+def _moment(name: str, value: object) -> Fraction | None:
+    """A time given as None, number or text -> exact seconds; a float means what it prints as, so 0.1 is 1/10."""
+    if value is None or isinstance(value, Fraction):
+        return value
+    try:
+        return Fraction(value) if isinstance(value, int) else Time().parse(str(value))
+    except ValueError:
+        raise refusal(name, value, Time()) from None
+
+
+# ---------------------------------------------------------------------------------------------- presets
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "draft": {"size": 384, "encoder": "vgg19", "first_iterations": 100, "iterations": 3},
+    "standard": {"size": 512, "encoder": "vgg19", "first_iterations": 200, "iterations": 6},
+    "best": {"size": 768, "encoder": "vgg19", "first_iterations": 400, "iterations": 10},
+}
+
+
+def resolve_effort(effort: EffortOptions) -> EffortOptions:
+    """The options with every field that its preset decides filled in; what was given stays."""
+    preset = PRESETS[effort.quality]
+    return replace(effort, **{name: value for name, value in preset.items() if getattr(effort, name) is None})
+
+
+def check_layers(encoder: str, look: LookOptions) -> None:
+    """Raise UsageError where a content or style layer is not one of the encoder's."""
+    known = ENCODER_LAYERS[encoder]
+    for name, layers in (("content_layers", look.content_layers), ("style_layers", look.style_layers)):
+        for layer in layers:
+            if layer not in known:
+                raise UsageError(f"{flag_name(name)}: unknown layer {layer!r} of {encoder}; it has {', '.join(known)}")
+
+
+def parse_option(item_name: str, kind: Kind) -> Callable[[str], Any]:
+    """A function from the text typed for an option to its value, raising UsageError with what is allowed."""
+
+    def parse(text: str) -> Any:
+        try:
+            return kind.parse(text)
+        except ValueError:
+            raise refusal(item_name, text, kind) from None
+
+    return parse
+
+
+def split_options(
+    values: Mapping[str, Any],
+) -> tuple[EffortOptions, LookOptions, CoherenceOptions, OutputOptions, MachineOptions]:
+    """Named values -> the five groups; UsageError for a name that no group has.
+
+    >>> effort, look, *_ = split_options({"quality": "draft", "strength": 2})
+    >>> effort.quality, look.strength
+    ('draft', 2)
+    """
+    owners = {item.name: group for group in OPTION_GROUPS.values() for item in fields(group)}
+    for name in values:
+        if name not in owners:
+            raise UsageError(f"unknown option {name!r}; there are {', '.join(sorted(owners))}")
+    # A list is as good as a tuple to a caller; only tuples are frozen.
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    made = [group(**{n: v for n, v in given.items() if owners[n] is group}) for group in OPTION_GROUPS.values()]
+    return tuple(made)
