@@ -1,4 +1,4 @@
-"""The encoders and their layers by name: plain tables without torch, so that a wrong name is refused before anything heavy starts."""
+"""The encoders and their layers by name: tables without torch, so that a wrong name is refused before heavy work."""
 
 import difflib
 from collections.abc import Iterable, Mapping
