@@ -1,0 +1,133 @@
+"""Every picture of numbers. The only module that needs matplotlib, and only when something is drawn."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nst_video.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INSTALL = 'pip install "nst-video[plots]"'
+MOST_NAMED = 10  # more curves than this are told apart by a colour scale, not by a legend
+
+Row = Mapping[str, float | None]
+
+# (legend entry, column of the row) of each curve.
+_COHERENCE = (("output", "e_warp"), ("input", "e_warp_input"), ("stylised on its own", "reference_e_warp"))
+_STYLE = (("output", "style"), ("stylised on its own", "reference_style"))
+_CONTENT = (
+    ("mean", "content"),
+    ("95th percentile", "content_p95"),
+    ("95th percentile, on its own", "reference_content_p95"),
+)
+_CHANGE = (("flow trusted", "change_trusted"), ("flow not trusted", "change_untrusted"))
+SCORE_PANELS = {
+    "E_warp": _COHERENCE,
+    "style distance": _STYLE,
+    "content distance": _CONTENT,
+    "change from input": _CHANGE,
+}
+LOG_PANELS = ("E_warp",)
+
+
+def plot_score(rows: Sequence[Row], path: str | Path) -> None:
+    """Draw the measures of a score over the frames into a PNG: coherence beside style, content and change below.
+
+    `rows`: one mapping per frame with the columns of the score's CSV; None or NaN = not measured. ResourceError when
+    matplotlib is missing or the file cannot be written, UsageError when there is no row.
+    """
+    _save(score_figure(rows), path)
+
+
+def plot_trace(curves: Mapping[str, Sequence[float]], path: str | Path, *, title: str = "loss per evaluation") -> None:
+    """Draw named losses, one value per evaluation each, on a logarithmic scale into a PNG.
+
+    A curve is the trace of one frame, or of one optimiser where several are compared. Up to ten curves are named in a
+    legend; more are coloured from first to last. ResourceError when matplotlib is missing or the file cannot be
+    written, UsageError when there is no curve.
+    """
+    _save(trace_figure(curves, title), path)
+
+
+def score_figure(rows: Sequence[Row]) -> "Figure":
+    """The figure that `plot_score` writes."""
+    if not rows:
+        raise UsageError("there is no frame to plot; a score needs at least one")
+    figure, axes = _figure(2, 2)
+    frames = [_number(row["frame"]) for row in rows]
+    for panel, (title, curves) in zip(axes, SCORE_PANELS.items(), strict=True):
+        for label, key in curves:
+            _draw(panel, frames, [_number(row.get(key)) for row in rows], label)
+        _finish(panel, title, "frame", log=title in LOG_PANELS)
+    return figure
+
+
+def trace_figure(curves: Mapping[str, Sequence[float]], title: str) -> "Figure":
+    """The figure that `plot_trace` writes."""
+    if not curves:
+        raise UsageError("there is no curve to plot; a trace needs at least one")
+    figure, (panel,) = _figure(1, 1)
+    named = len(curves) <= MOST_NAMED
+    for (label, values), shade in zip(curves.items(), _shades(len(curves)), strict=True):
+        _draw(panel, range(1, len(values) + 1), values, label if named else None, None if named else shade)
+    _finish(panel, title, "evaluation", log=True)
+    if not named:
+        first, *_, last = curves
+        panel.text(0.98, 0.97, f"dark: {first}, bright: {last}", ha="right", va="top", transform=panel.transAxes)
+    return figure
+
+
+def _figure(rows: int, columns: int) -> tuple["Figure", list["Axes"]]:
+    """A figure drawn without a display, and its axes row by row."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ResourceError(f"a plot needs matplotlib, which is not installed: {INSTALL}") from error
+    figure = Figure(figsize=(6.0 * columns, 3.6 * rows), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def _shades(count: int) -> list[tuple[float, float, float]]:
+    """Colours from dark blue to orange, evenly spaced."""
+    steps = [index / max(count - 1, 1) for index in range(count)]
+    return [(0.1 + 0.85 * step, 0.15 + 0.45 * step, 0.45 - 0.35 * step) for step in steps]
+
+
+def _draw(
+    panel: "Axes", xs: Sequence[float], ys: Sequence[float], label: str | None, color: tuple[float, ...] | None = None
+) -> None:
+    """One curve of the measured points; a curve without any is left out, single points far apart become dots."""
+    points = [(x, y) for x, y in zip(xs, ys, strict=True) if not math.isnan(y)]
+    if not points:
+        return
+    sparse = len(points) <= len(xs) // 2 or len(points) == 1
+    style = {"marker": "o", "linestyle": "none"} if sparse else {"linewidth": 1.2}
+    panel.plot(*zip(*points, strict=True), label=label, color=color, **style)
+
+
+def _finish(panel: "Axes", title: str, x: str, *, log: bool) -> None:
+    """Title, axes and legend; a logarithmic axis only where something is above 0 (a frozen clip)."""
+    if log and panel.dataLim.y1 > 0:
+        panel.set_yscale("log")
+    panel.set_title(title)
+    panel.set_xlabel(x)
+    panel.grid(alpha=0.3)
+    if panel.get_legend_handles_labels()[1]:
+        panel.legend(fontsize="small")
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _save(figure: "Figure", path: str | Path) -> None:
+    try:
+        figure.savefig(path, format="png")
+    except OSError as error:
+        raise ResourceError(f"cannot write the plot {path}: {error.strerror or error}") from error

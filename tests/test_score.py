@@ -1,0 +1,240 @@
+"""Score: each measure has the value that arithmetic gives for frames made to have it."""
+
+import csv
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from nst_video import measures
+from nst_video.encoders import load_encoder
+from nst_video.errors import UsageError
+from nst_video.measures import LAYERS
+from nst_video.score import FrameScore, Sample, make_judge, score_frames, score_rows, summarise, write_csv
+
+HEIGHT, WIDTH = 64, 96
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder("vgg19", LAYERS)
+
+
+def texture(seed=0, height=HEIGHT, width=WIDTH, blur=2.0):
+    """A picture with structure at every place, so that optical flow can hold on to it: uint8 (height, width, 3)."""
+    noise = np.random.default_rng(seed).normal(size=(height, width, 3)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), blur)
+    return np.clip(128 + 50 * smooth / smooth.std(), 0, 255).astype(np.uint8)
+
+
+def pan(frames=4, step=3, seed=0):
+    """A window that moves `step` pixels to the right each frame, so frame_t(x) = frame_{t-1}(x + step)."""
+    wide = texture(seed, width=WIDTH + frames * step)
+    return np.stack([wide[:, t * step : t * step + WIDTH] for t in range(frames)])
+
+
+def uniform_flow(dx):
+    flow = torch.zeros(1, 2, HEIGHT, WIDTH)
+    flow[:, 0] = dx
+    return flow
+
+
+def test_a_frozen_clip_of_a_still_scene_has_no_warping_error(encoder):
+    still = np.repeat(texture()[None], 3, axis=0)
+    score = score_frames(still, 255 - still, [(texture(1), 1.0)], encoder, network_every=3)
+    assert max(score.e_warp, score.e_warp_input) < 1e-12  # float32 sampling positions
+    assert [math.isnan(row.e_warp) for row in score.rows] == [True, False, False]
+
+
+def test_a_known_shift_warps_onto_the_next_frame():
+    previous, current = torch.rand(2, 1, 3, HEIGHT, WIDTH).unbind()
+    current[..., :-4] = previous[..., 4:]
+    mask = torch.ones(1, 1, HEIGHT, WIDTH)
+    mask[..., -4:] = 0
+    assert measures.warp_error(current, previous, uniform_flow(4.0), mask) == pytest.approx(0.0, abs=1e-9)
+    assert measures.warp_error(current, previous, uniform_flow(0.0), mask) == pytest.approx(1 / 6, rel=0.05)
+
+
+def test_independent_noise_has_twice_its_variance_as_warping_error():
+    torch.manual_seed(0)
+    sigma = 0.1
+    previous, current = (0.5 + sigma * torch.randn(2, 1, 3, 256, 256)).unbind()
+    flow, mask = torch.zeros(1, 2, 256, 256), torch.ones(1, 1, 256, 256)
+    assert measures.warp_error(current, previous, flow, mask) == pytest.approx(2 * sigma**2, rel=0.02)
+
+
+def test_the_warping_error_counts_trusted_pixels_only():
+    previous = torch.zeros(1, 3, HEIGHT, WIDTH)
+    current = previous.clone()
+    current[..., :8] = 1.0
+    mask = torch.ones(1, 1, HEIGHT, WIDTH)
+    assert measures.warp_error(current, previous, uniform_flow(0.0), mask) == pytest.approx(8 / WIDTH)
+    mask[..., :8] = 0.0
+    assert measures.warp_error(current, previous, uniform_flow(0.0), mask) == 0.0
+    assert math.isnan(measures.warp_error(current, previous, uniform_flow(0.0), torch.zeros_like(mask)))
+
+
+def test_the_flow_of_the_input_follows_a_pan(encoder):
+    clip = pan()
+    score = score_frames(clip, clip, [(texture(1), 1.0)], encoder, network_every=100)
+    assert score.e_warp == score.e_warp_input < 1e-3
+    boiling = np.stack([texture(seed) for seed in range(len(clip))])
+    assert score_frames(clip, boiling, [(texture(1), 1.0)], encoder, network_every=100).e_warp > 30 * score.e_warp
+
+
+def test_true_flow_replaces_the_estimate(encoder):
+    clip = pan(step=5)
+
+    def true_flow(frame):
+        flow = np.zeros((HEIGHT, WIDTH, 2), np.float32)
+        flow[..., 0] = 5.0
+        flow[:10] = np.nan
+        return flow
+
+    score = score_frames(clip, clip, [(texture(1), 1.0)], encoder, true_flow=true_flow, network_every=100)
+    assert score.e_warp == pytest.approx(0.0, abs=1e-9)
+    lost = 1 - (HEIGHT - 10) * (WIDTH - 5) / (HEIGHT * WIDTH)
+    assert score.untrusted == pytest.approx(lost, abs=1 / WIDTH)  # the last column may round to either side
+
+
+def test_no_pair_spans_a_cut(encoder):
+    clip = np.stack([texture(0), texture(0), texture(1), texture(1)])
+    score = score_frames(clip, clip, [(texture(2), 1.0)], encoder, shots=(0, 2), network_every=100)
+    assert [math.isnan(row.e_warp) for row in score.rows] == [True, False, True, False]
+    assert score.e_warp < 1e-12
+
+
+def test_a_picture_has_its_own_style_and_its_own_content(encoder):
+    picture = texture(3)
+    score = score_frames(picture[None], picture[None], [(picture, 2.0)], encoder)
+    assert score.style == pytest.approx(0.0, abs=1e-6)
+    assert (score.content, score.content_p95) == (0.0, 0.0)
+    other = score_frames(picture[None], texture(4, blur=8.0)[None], [(picture, 1.0)], encoder)
+    assert other.style > 0.05
+    assert other.content > 0.3
+
+
+def test_the_target_of_several_styles_is_their_weighted_mean(encoder):
+    one, two = texture(3), texture(4, blur=8.0)
+    grams = [make_judge(encoder, [(rgb, 1.0)], long_side=WIDTH).targets for rgb in (one, two)]
+    both = make_judge(encoder, [(one, 1.0), (two, 3.0)], long_side=WIDTH).targets
+    for layer, target in both.items():
+        torch.testing.assert_close(target, 0.25 * grams[0][layer] + 0.75 * grams[1][layer])
+
+
+def test_style_scale_sets_the_size_at_which_the_style_is_seen(encoder):
+    rgb = texture(3)
+    half = cv2.resize(rgb, (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_AREA)
+    judge = make_judge(encoder, [(rgb, 1.0)], long_side=WIDTH, style_scale=0.5)
+    assert measures.style_distance(judge.features(half), judge.targets) < 0.02
+    assert measures.style_distance(judge.features(rgb), judge.targets) > 0.05
+
+
+def test_content_distance_by_hand():
+    target = torch.ones(1, 4, 10, 10)
+    features = target.clone()
+    features[:, :, 0] = 3.0  # a tenth of the places is off by 2 in each channel: (4 * 4) / 4
+    mean, p95 = measures.content_distance(features, target)
+    assert mean == pytest.approx(0.4)
+    assert p95 == pytest.approx(4.0)
+
+
+def test_fill_is_the_change_at_untrusted_pixels_over_that_at_the_others():
+    rows = [
+        FrameScore(0),
+        FrameScore(1, untrusted=0.1, change_untrusted=0.01, change_trusted=0.04),
+        FrameScore(2, untrusted=0.3, change_untrusted=0.03, change_trusted=0.04),
+        FrameScore(3, untrusted=0.0, change_trusted=0.04),
+    ]
+    assert summarise(rows).fill == pytest.approx((0.1 * 0.01 + 0.3 * 0.03) / 0.4 / 0.04)
+
+
+def test_an_unpainted_hole_shows_in_fill_and_local_style(encoder):
+    clip = pan(frames=2, step=12)
+    painted = np.stack([texture(7, blur=1.0)] * 2)
+    holed = painted.copy()
+    holed[1, :, -12:] = clip[1, :, -12:]  # what came into the picture was left as it was
+
+    def true_flow(frame):
+        return np.broadcast_to(np.float32([12.0, 0.0]), (HEIGHT, WIDTH, 2)).copy()
+
+    score = score_frames(
+        clip, holed, [(painted[0], 1.0)], encoder, references={0: painted[0], 1: painted[1]}, true_flow=true_flow
+    )
+    assert score.reference is not None
+    assert score.reference.fill_ours < 0.1 < 0.8 < score.reference.fill_independent
+    assert score.reference.local_ratio > 5
+    assert score.reference.frames == 2
+
+
+def test_reference_frames_equal_to_ours_give_equal_figures(encoder):
+    clip, output = pan(frames=4), np.stack([texture(seed) for seed in range(4)])
+    score = score_frames(clip, output, [(texture(9), 1.0)], encoder, references={2: output[2], 3: output[3]})
+    by = score.reference
+    assert by is not None
+    assert by.frames == 2
+    assert by.e_warp_ours == by.e_warp_independent == score.rows[3].e_warp  # (2, 3) is the only sampled pair
+    assert by.coherence_gain == by.content_p95_worst == 1.0
+    assert by.style_ours == by.style_independent
+    assert by.fill_ours == by.fill_independent
+    assert by.local_untrusted == by.local_trusted == 0.0
+    assert math.isnan(by.local_ratio)
+
+
+def test_local_style_sees_only_the_masked_pixels(encoder):
+    judge = make_judge(encoder, [(texture(1), 1.0)], long_side=WIDTH)
+    ours, theirs = texture(5), texture(5)
+    theirs[:, : WIDTH // 2] = texture(6, blur=6.0)[:, : WIDTH // 2]
+    left = torch.zeros(1, 1, HEIGHT, WIDTH)
+    left[..., : WIDTH // 4] = 1
+    right = left.flip(-1)
+    near, far = judge.features(ours), judge.features(theirs)
+    assert measures.local_style(near, far, right) < 1e-6
+    assert measures.local_style(near, far, left) > 0.05
+    assert math.isnan(measures.local_style(near, far, torch.zeros_like(left)))
+
+
+def test_the_network_runs_on_every_nth_frame_and_where_there_is_a_reference(encoder):
+    still = texture()
+    judge = make_judge(encoder, [(texture(1), 1.0)], long_side=WIDTH)
+    samples = [Sample(t, still, still, first=t == 0, reference=still if t == 3 else None) for t in range(5)]
+    rows = list(score_rows(samples, judge, network_every=2))
+    assert [row.frame for row in rows if not math.isnan(row.style)] == [0, 2, 3, 4]
+
+
+def test_a_csv_gives_back_what_was_written(tmp_path):
+    rows = [FrameScore(0, seconds=0.0, style=0.031), FrameScore(1, seconds=0.04, e_warp=1.5e-4, style=0.1 + 0.2)]
+    write_csv(rows, tmp_path / "score.csv")
+    with open(tmp_path / "score.csv", newline="", encoding="utf-8") as file:
+        read = [
+            FrameScore(**{name: float(cell) if cell else math.nan for name, cell in line.items()})
+            for line in csv.DictReader(file)
+        ]
+    assert [repr(row) for row in read] == [repr(FrameScore(**{**vars(row), "frame": float(row.frame)})) for row in rows]
+
+
+def test_the_json_is_plain_and_the_summary_shows_coherence_beside_style(encoder):
+    clip = pan(frames=3)
+    score = score_frames(clip, clip, [(texture(1), 1.0)], encoder, references={1: clip[1], 2: clip[2]})
+    means = json.loads(json.dumps(score.to_json(), allow_nan=False))
+    assert means["frames"] == 3
+    assert means["style"] == score.style
+    assert means["reference"]["coherence_gain"] == 1.0
+    assert means["reference"]["local_ratio"] is None
+    first = score.summary()[0]
+    assert "E_warp" in first
+    assert "style distance" in first
+
+
+def test_frames_of_different_shapes_are_refused(encoder):
+    with pytest.raises(UsageError, match=r"\(2, 64, 96, 3\) and output frames \(1, 64, 96, 3\)"):
+        score_frames(pan(2), pan(1), [(texture(1), 1.0)], encoder)
+
+
+def test_an_encoder_without_the_scored_layers_is_refused():
+    shallow = load_encoder("vgg19", ("relu1_1", "relu2_1"))
+    with pytest.raises(UsageError, match=r"lacks relu3_1, relu4_1, relu5_1, relu4_2"):
+        make_judge(shallow, [(texture(), 1.0)], long_side=WIDTH)
