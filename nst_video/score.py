@@ -35,6 +35,8 @@ from nst_video.measures import (
     warp_error,
 )
 
+_MIRRORS = ((-1,), (-2,), (-1, -2))  # left-right, up-down, both
+
 # Frame t -> float32 (H, W, 2): frame_t(x) = frame_{t-1}(x + flow(x)), in pixels; NaN where frame t-1 lacks the place.
 TrueFlow = Callable[[int], np.ndarray]
 
@@ -65,6 +67,7 @@ class FrameScore:
     reference_change_trusted: float = NAN
     local_untrusted: float = NAN
     local_trusted: float = NAN
+    local_mirrored: float = NAN
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class ReferenceScore:
     fill_independent: float
     local_untrusted: float
     local_trusted: float
+    local_mirrored: float
 
     @property
     def coherence_gain(self) -> float:
@@ -95,6 +99,15 @@ class ReferenceScore:
     def local_ratio(self) -> float:
         """Local style distance at the untrusted pixels over that at the others: 1 = painted alike."""
         return ratio(self.local_untrusted, self.local_trusted)
+
+    @property
+    def local_ratio_mirrored(self) -> float:
+        """The same, against trusted regions of the same size and shape.
+
+        A Gram matrix over few places is a noisy one, so two equally good pictures are further apart over a small region
+        than over a large one; this ratio is free of that.
+        """
+        return ratio(self.local_untrusted, self.local_mirrored)
 
 
 @dataclass(frozen=True)
@@ -117,8 +130,9 @@ class Score:
         names = [field.name for field in fields(self) if field.name not in ("rows", "reference")]
         means = _nulls({name: getattr(self, name) for name in names})
         if self.reference is not None:
-            derived = {"coherence_gain": self.reference.coherence_gain, "local_ratio": self.reference.local_ratio}
-            means["reference"] = _nulls(asdict(self.reference) | derived)
+            derived = ("coherence_gain", "local_ratio", "local_ratio_mirrored")
+            ratios = {name: getattr(self.reference, name) for name in derived}
+            means["reference"] = _nulls(asdict(self.reference) | ratios)
         return means
 
     def summary(self) -> list[str]:
@@ -140,7 +154,8 @@ def _reference_lines(by: ReferenceScore) -> list[str]:
         f"{by.frames} of the frames, in brackets the same stylised on their own:",
         f"  {coherence}, style distance {by.style_ours:.4f} ({by.style_independent:.4f})",
         f"  {content}, {by.content_p95_worst:.2f} x on the worst frame",
-        f"  fill {by.fill_ours:.2f} ({by.fill_independent:.2f}), local style {local} ({by.local_ratio:.2f} x)",
+        f"  fill {by.fill_ours:.2f} ({by.fill_independent:.2f})",
+        f"  local style {local} ({by.local_ratio:.2f} x; {by.local_ratio_mirrored:.2f} x at like regions)",
     ]
 
 
@@ -272,6 +287,8 @@ def _network_measures(sample: Sample, judge: Judge, trusted: Tensor | None) -> d
         mask = trusted.to(reference[CONTENT_LAYER].device)
         values["local_untrusted"] = local_style(output, reference, 1.0 - mask)
         values["local_trusted"] = local_style(output, reference, mask)
+        mirrored = (local_style(output, reference, (1.0 - mask).flip(axes) * mask) for axes in _MIRRORS)
+        values["local_mirrored"] = mean(mirrored)
     return values
 
 
@@ -318,6 +335,7 @@ def _summarise_reference(rows: Sequence[FrameScore]) -> ReferenceScore | None:
         fill_independent=_fill(rows, "reference_"),
         local_untrusted=mean(row.local_untrusted for row in rows),
         local_trusted=mean(row.local_trusted for row in rows if not math.isnan(row.local_untrusted)),
+        local_mirrored=mean(row.local_mirrored for row in rows),
     )
 
 

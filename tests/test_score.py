@@ -197,6 +197,17 @@ def test_local_style_sees_only_the_masked_pixels(encoder):
     assert math.isnan(measures.local_style(near, far, torch.zeros_like(left)))
 
 
+def test_like_regions_show_what_a_small_region_alone_costs(encoder):
+    clip = pan(frames=2, step=12)
+    ours, theirs = np.stack([texture(5, blur=1.0)] * 2), texture(6, blur=1.0)  # two equally good paintings
+    moves_out = np.full((HEIGHT, WIDTH, 2), np.float32([12.0, 0.0]))
+    judged = [(texture(7, blur=1.0), 1.0)]
+    score = score_frames(clip, ours, judged, encoder, references={1: theirs}, true_flow=lambda frame: moves_out)
+    assert score.reference is not None
+    assert score.reference.local_ratio > 2
+    assert score.reference.local_ratio_mirrored == pytest.approx(1.0, abs=0.5)
+
+
 def test_the_network_runs_on_every_nth_frame_and_where_there_is_a_reference(encoder):
     still = texture()
     judge = make_judge(encoder, [(texture(1), 1.0)], long_side=WIDTH)
