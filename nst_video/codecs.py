@@ -1,0 +1,190 @@
+"""What can be written: codecs, containers, and the refusals that come before any work."""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+from av.codec import Codec
+
+from nst_video.errors import ResourceError, UsageError
+from nst_video.pictures import PICTURE_SUFFIXES
+from nst_video.sequences import is_pattern, numbered
+
+X264_PRESETS = (
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+    "placebo",
+)
+# One word for effort whatever the codec: the place in x264's list picks the codec's own number.
+_VP9_SPEED = dict(zip(X264_PRESETS, ("8", "7", "6", "5", "4", "3", "2", "1", "0", "0"), strict=True))
+_AV1_SPEED = dict(zip(X264_PRESETS, ("12", "11", "10", "9", "8", "7", "5", "4", "3", "2"), strict=True))
+
+
+def _x26x(crf: float, preset: str) -> dict[str, str]:
+    return {"crf": f"{crf:g}", "preset": preset}
+
+
+def _x265(crf: float, preset: str) -> dict[str, str]:
+    return {**_x26x(crf, preset), "x265-params": "log-level=none"}  # it writes to stderr by itself
+
+
+def _vp9(crf: float, preset: str) -> dict[str, str]:
+    return {"crf": f"{crf:g}", "b": "0", "deadline": "good", "cpu-used": _VP9_SPEED[preset], "row-mt": "1"}
+
+
+def _av1(crf: float, preset: str) -> dict[str, str]:
+    return {"crf": f"{crf:g}", "preset": _AV1_SPEED[preset]}
+
+
+def _ffv1(crf: float, preset: str) -> dict[str, str]:
+    return {"level": "3", "g": "1", "slicecrc": "1"}
+
+
+def _prores(crf: float, preset: str) -> dict[str, str]:
+    return {"profile": "hq", "vendor": "apl0"}
+
+
+def _no_options(crf: float, preset: str) -> dict[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class VideoCodec:
+    """An encoder: the pixel format it gets, how (crf, preset) become its options, and the suffixes that hold it."""
+
+    pixel_format: str
+    options: Callable[[float, str], dict[str, str]]
+    containers: tuple[str, ...]
+    largest_crf: float | None = None  # None: lossless or of fixed quality, crf and preset say nothing
+    tags: Mapping[str, str] = field(
+        default_factory=dict
+    )  # container -> codec tag, where the default one is not widely played
+
+
+CODECS: dict[str, VideoCodec] = {
+    "libx264": VideoCodec("yuv420p", _x26x, (".mp4", ".m4v", ".mov", ".mkv"), 51),
+    "libx265": VideoCodec(
+        "yuv420p", _x265, (".mp4", ".m4v", ".mov", ".mkv"), 51, {".mp4": "hvc1", ".m4v": "hvc1", ".mov": "hvc1"}
+    ),
+    "libvpx-vp9": VideoCodec("yuv420p", _vp9, (".webm", ".mkv", ".mp4"), 63),
+    "libsvtav1": VideoCodec("yuv420p", _av1, (".mp4", ".webm", ".mkv"), 63),
+    "ffv1": VideoCodec("bgr0", _ffv1, (".mkv",)),
+    "prores_ks": VideoCodec("yuv422p10le", _prores, (".mov", ".mkv")),
+}
+ALIASES = {
+    "h264": "libx264",
+    "x264": "libx264",
+    "h265": "libx265",
+    "hevc": "libx265",
+    "x265": "libx265",
+    "vp9": "libvpx-vp9",
+    "av1": "libsvtav1",
+    "prores": "prores_ks",
+}
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+GIF = VideoCodec("pal8", _no_options, (".gif",))
+
+
+def output_kind(path: str | os.PathLike[str]) -> str:
+    """ "video", "gif", "picture" or "sequence" (a numbered pattern, or a name without a suffix: a folder), by the
+    suffix.
+
+    Raises UsageError for any other suffix.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if is_pattern(os.fspath(path)) and suffix in PICTURE_SUFFIXES:
+        return "sequence"
+    if target.is_dir() or not suffix:
+        return "sequence"
+    for kind, suffixes in (("video", CONTAINERS), ("gif", (".gif",)), ("picture", PICTURE_SUFFIXES)):
+        if suffix in suffixes:
+            return kind
+    known = (*CONTAINERS, ".gif", *PICTURE_SUFFIXES)
+    raise UsageError(
+        f"{target}: cannot write {suffix!r}{_nearest(suffix, known)}; "
+        f"use {', '.join(known)}, frames/%05d.png or a folder"
+    )
+
+
+def find_codec(name: str, suffix: str, crf: float = 18, preset: str = "medium") -> tuple[str, VideoCodec]:
+    """(encoder name, its entry) for `name` or an alias, checked against the container, the build, the crf and the
+    preset.
+
+    Raises UsageError that names what would be allowed.
+    """
+    encoder = ALIASES.get(name, name)
+    if encoder not in CODECS:
+        raise UsageError(f"unknown codec {name!r}{_nearest(name, (*CODECS, *ALIASES))}; known: {', '.join(CODECS)}")
+    codec = CODECS[encoder]
+    try:
+        Codec(encoder, "w")
+    except av.codec.codec.UnknownCodecError as error:
+        raise UsageError(
+            f"this build of FFmpeg has no encoder {encoder}; use another codec, such as libx264"
+        ) from error
+    if preset not in X264_PRESETS:
+        raise UsageError(f"unknown preset {preset!r}{_nearest(preset, X264_PRESETS)}; known: {', '.join(X264_PRESETS)}")
+    if codec.largest_crf is not None and not 0 <= crf <= codec.largest_crf:
+        raise UsageError(f"crf {crf:g} is out of range: {encoder} takes 0 (best) to {codec.largest_crf:g}")
+    if suffix not in codec.containers:
+        fits = [known for known, entry in CODECS.items() if suffix in entry.containers]
+        raise UsageError(
+            f"{suffix} files do not hold {encoder}; write {' or '.join(codec.containers)}, "
+            f"or use --codec {' or '.join(fits)}"
+        )
+    return encoder, codec
+
+
+def check_output(
+    path: str | os.PathLike[str],
+    *,
+    source: str | os.PathLike[str] | None = None,
+    codec: str = "libx264",
+    crf: float = 18,
+    preset: str = "medium",
+    overwrite: bool = False,
+) -> str:
+    """The kind of output `path` will be (see output_kind), once nothing speaks against writing it; nothing is created.
+
+    Raises UsageError (unknown suffix, codec or preset, output is the input, output exists) or ResourceError (folder
+    missing or
+    not writable).
+    """
+    kind = output_kind(path)
+    target = Path(path)
+    if kind == "video":
+        find_codec(codec, target.suffix.lower(), crf, preset)
+    folder = target.parent
+    if is_pattern(os.fspath(path)) and not folder.exists():
+        folder = folder.parent  # the folder of a numbered pattern is made, like a folder given as output
+    if not folder.is_dir():
+        raise ResourceError(f"the folder {folder} does not exist; make it first or write elsewhere")
+    if source is not None and target.exists() and os.path.exists(source) and os.path.samefile(source, target):
+        raise UsageError(f"{target} is the input itself; choose another name for the output")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ResourceError(f"the folder {folder} is not writable; write elsewhere")
+    if not overwrite and _is_taken(target, kind):
+        raise UsageError(f"{target} exists; give -y to overwrite it, or another name")
+    return kind
+
+
+def _is_taken(target: Path, kind: str) -> bool:
+    if kind == "sequence" and is_pattern(str(target)):
+        return bool(numbered(str(target)))
+    return any(target.iterdir()) if target.is_dir() else target.exists()
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -1,0 +1,182 @@
+"""Reading and writing still pictures (Pillow): always uint8 sRGB arrays on this side, whatever the file holds."""
+
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from nst_video.errors import InputError, ResourceError, UsageError
+
+# Suffix -> Pillow's name of the format. The values are also the only formats that are ever opened, whatever a file is
+# called.
+PICTURE_SUFFIXES = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+FORMATS = (*dict.fromkeys(PICTURE_SUFFIXES.values()), "GIF")
+READABLE = "png, jpg, webp, bmp, tif or gif"
+DEFAULT_MAX_PIXELS = 1 << 26
+MAX_SIDE = 32767  # pixels; JPEG, TIFF readers and resizers stop somewhere above it
+JPEG_QUALITY = 95
+WHITE = (255, 255, 255)
+
+
+def read_picture(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> np.ndarray:
+    """The picture as uint8 (H, W, 3) sRGB: upright by its EXIF tag, its colour profile applied, transparency on white.
+
+    Raises InputError when the file is missing, not a picture, damaged, or over `max_pixels` (default 67 million).
+    """
+    name = os.fspath(path)
+    with _opened(name, max_pixels or DEFAULT_MAX_PIXELS) as image:
+        upright = ImageOps.exif_transpose(image)
+        return np.array(_flatten(_to_srgb(_to_eight_bits(upright), upright.info.get("icc_profile"))))
+
+
+def picture_size(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> tuple[int, int]:
+    """(width, height) in pixels of the upright picture, from its header alone. Raises as read_picture."""
+    with _opened(os.fspath(path), max_pixels or DEFAULT_MAX_PIXELS) as image:
+        width, height = image.size
+        sideways = image.getexif().get(0x0112, 1) >= 5
+    return (height, width) if sideways else (width, height)
+
+
+def write_picture(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
+    """Writes uint8 (H, W, 3) sRGB; the suffix chooses the format. The file appears complete or not at all.
+
+    Raises UsageError for an unknown suffix, ResourceError when the folder cannot be written or the disk is full.
+    """
+    target = Path(path)
+    kind = PICTURE_SUFFIXES.get(target.suffix.lower())
+    if kind is None:
+        raise UsageError(
+            f"{target}: cannot write a picture with the suffix {target.suffix!r}; use {', '.join(PICTURE_SUFFIXES)}"
+        )
+    options = {"quality": JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with open(part, "xb") as file:
+            Image.fromarray(np.ascontiguousarray(rgb)).save(file, format=kind, **options)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except OSError as error:
+        raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def contact_sheet(
+    top: Sequence[np.ndarray],
+    bottom: Sequence[np.ndarray] = (),
+    *,
+    columns: int = 6,
+    gap: int = 4,
+    cell_width: int | None = None,
+) -> np.ndarray:
+    """uint8 (H, W, 3): rows of `columns` pictures of `top`, each above its partner in `bottom`, on white with `gap`
+    pixels between.
+
+    All cells have the size of the first picture (`cell_width` pixels wide when given, aspect kept); others are resized
+    to it.
+    """
+    if not top:
+        raise UsageError("a contact sheet needs at least one picture")
+    if bottom and len(bottom) != len(top):
+        raise UsageError(f"a contact sheet pairs its pictures: got {len(top)} above and {len(bottom)} below")
+    height, width = top[0].shape[:2]
+    if cell_width is not None:
+        height, width = max(round(height * cell_width / width), 1), cell_width
+    columns = min(columns, len(top))
+    bands = [list(top[start : start + columns]) for start in range(0, len(top), columns)]
+    if bottom:
+        below = [list(bottom[start : start + columns]) for start in range(0, len(top), columns)]
+        bands = [row for pair in zip(bands, below, strict=True) for row in pair]
+    sheet = np.full((len(bands) * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
+    for row, band in enumerate(bands):
+        for column, picture in enumerate(band):
+            y, x = gap + row * (height + gap), gap + column * (width + gap)
+            sheet[y : y + height, x : x + width] = _resized(picture, width, height)
+    return sheet
+
+
+def _resized(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    return np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).resize((width, height), Image.Resampling.LANCZOS))
+
+
+@contextmanager
+def _opened(name: str, max_pixels: int) -> Iterator[Image.Image]:
+    if not os.path.exists(name):
+        raise InputError(f"{name} does not exist")
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns about a picture that unpacks to gigabytes, and about tags it cannot read.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(name, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > max_pixels or max(width, height) > MAX_SIDE:
+                    raise _too_large(name, f"{width} x {height} pixels", max_pixels)
+                yield image
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} is not a picture that can be read; use {READABLE}") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise _too_large(name, "too large", max_pixels) from error
+    except PermissionError as error:
+        raise InputError(f"{name} cannot be read: permission denied") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InputError(f"{name} is damaged or not a picture ({READABLE}): {error}") from error
+
+
+def _too_large(name: str, size: str, max_pixels: int) -> InputError:
+    return InputError(
+        f"{name} is {size}; pictures up to {max_pixels} pixels and {MAX_SIDE} pixels a side are read: make it smaller"
+    )
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Pillow clips 16-bit and float grey when it converts; scale them instead."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values = np.asarray(image, dtype=np.float64)
+        return Image.fromarray(np.clip(np.rint(values / 257), 0, 255).astype(np.uint8))
+    if image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        return Image.fromarray(np.clip(np.rint(values * (255 if values.max() <= 1 else 1)), 0, 255).astype(np.uint8))
+    return image
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """`image` in sRGB, RGB or RGBA; a profile that does not fit its pixels is ignored, as browsers do."""
+    if image.mode in ("P", "PA", "1") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    alpha = image.getchannel("A") if "A" in image.getbands() else None
+    colour = image.convert({"RGBA": "RGB", "LA": "L", "RGBa": "RGB", "La": "L"}.get(image.mode, image.mode))
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            colour = (
+                ImageCms.profileToProfile(colour, source, ImageCms.createProfile("sRGB"), outputMode="RGB") or colour
+            )
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            pass
+    colour = colour.convert("RGB")
+    if alpha is not None:
+        colour.putalpha(alpha)
+    return colour
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*WHITE, 255)), image).convert("RGB")

@@ -1,0 +1,317 @@
+"""What a file holds, found out before any work is done; what cannot be used is refused here with one line."""
+
+import logging
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from nst_video.color_tags import HDR_TRANSFERS, SRGB, ColorTags, resolve_tags
+from nst_video.errors import InputError
+from nst_video.sequences import Sequence, find_sequence
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MAX_PIXELS = 1 << 26  # 67 million, two 8K frames
+DEFAULT_RATE = Fraction(25)  # frames/s of an image sequence, which has no timing of its own
+VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,gif"
+READABLE = "mp4, mov, mkv, webm, avi, ts and gif"
+# Demuxers in which one packet of video is one frame, so a packet without a frame is a lost frame.
+PACKET_IS_FRAME = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
+# Demuxers whose clock starts anywhere; what is made of them starts at zero.
+FREE_CLOCK = frozenset({"mpegts"})
+
+Kind = Literal["video", "gif", "sequence", "picture"]
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """A stream beside the one video stream that is painted."""
+
+    index: int
+    kind: str  # "audio", "subtitle", "data", "attachment", "video" (a second one, or a cover picture)
+    codec: str
+    language: str | None
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Start and end in seconds of the file's clock."""
+
+    start: Fraction
+    end: Fraction
+    title: str | None
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What was found in a video, a gif, an image sequence or a picture. Sizes are as displayed, after rotation; times
+    are exact.
+    """
+
+    path: str
+    kind: Kind
+    width: int
+    height: int
+    time_base: Fraction  # seconds per unit of pts
+    average_rate: Fraction  # frames/s
+    color: ColorTags
+    codec: str
+    pixel_format: str
+    sample_aspect_ratio: Fraction = Fraction(1)  # of a displayed pixel, width / height
+    rotation: int = 0  # degrees clockwise (0, 90, 180, 270), already in width and height; the reader turns the pixels
+    mirrored: bool = False  # left-right, before the rotation
+    start_pts: int = 0  # pts of the first frame; start and end count from it
+    origin_pts: int = 0  # what the writer subtracts: not zero only where the clock starts anywhere (transport streams)
+    duration: Fraction | None = None  # seconds
+    declared_frames: int | None = None
+    bit_depth: int = 8
+    interlaced: bool = False
+    hdr: bool = False  # always False in what probe returns: HDR is refused
+    truncated: bool = False  # the file ends before the data its header promises
+    container: str = ""
+    streams: tuple[StreamInfo, ...] = ()
+    chapters: tuple[Chapter, ...] = ()
+    files: tuple[str, ...] = field(default=(), repr=False)  # of a sequence, in order
+
+
+def probe(path: str | os.PathLike[str], *, max_pixels: int | None = None, rate: Fraction | None = None) -> VideoInfo:
+    """What `path` holds: a video file, a gif, a picture, a folder of pictures or a numbered pattern such as
+    `frames/%05d.png`.
+
+    `max_pixels` bounds width x height (default 67 million); `rate` is the frame rate of a sequence (default 25
+    frames/s).
+    Raises InputError when the file is missing, holds no video that can be read, is HDR, has no frames, or is too large.
+    """
+    name = os.fspath(path)
+    limit = max_pixels or DEFAULT_MAX_PIXELS
+    sequence = find_sequence(name)
+    if sequence is not None:
+        return _describe_sequence(name, sequence, limit, rate or DEFAULT_RATE)
+    with open_input(name) as container:
+        return _describe(name, container, limit)
+
+
+@contextmanager
+def open_input(path: str) -> Iterator[InputContainer]:
+    """The file opened for demuxing: plain files of the allowed formats only, so a playlist cannot make it open other
+    files or addresses.
+    """
+    if not os.path.exists(path):
+        raise InputError(f"{path} does not exist")
+    if os.path.isdir(path):
+        raise InputError(
+            f"{path} is a folder without pictures; give a video ({READABLE}), a picture or a folder of pictures"
+        )
+    try:
+        container = av.open(
+            "file:" + os.path.abspath(path),
+            mode="r",
+            container_options={"protocol_whitelist": "file", "format_whitelist": VIDEO_FORMATS},
+            metadata_errors="replace",
+        )
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read: permission denied") from error
+    except (av.error.FFmpegError, UnicodeError) as error:
+        raise InputError(
+            f"{path} is not a video that can be read ({READABLE}), or is damaged from its start"
+        ) from error
+    with container:
+        yield container
+
+
+def main_stream(container: InputContainer, path: str) -> VideoStream:
+    """The video stream that is painted: the first that is not a cover picture."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+    raise InputError(f"{path} has no video stream (it holds {', '.join(kinds)})")
+
+
+def scaled_size(
+    of: VideoInfo | tuple[int, int], long_side: int | str, *, upscale: bool = False, even: bool = True
+) -> tuple[int, int]:
+    """(width, height) with the longer side at most `long_side` pixels ("full": unchanged) and the aspect kept; even
+    unless told otherwise.
+
+    A smaller input keeps its size unless `upscale`.
+    """
+    width, height = (of.width, of.height) if isinstance(of, VideoInfo) else of
+    step = 2 if even else 1
+    if long_side == "full" or (max(width, height) <= int(long_side) and not upscale):
+        return max(width // step * step, step), max(height // step * step, step)
+    scale = Fraction(int(long_side), max(width, height))
+    return max(round(width * scale / step) * step, step), max(round(height * scale / step) * step, step)
+
+
+def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInfo:
+    stream = main_stream(container, path)
+    context = stream.codec_context
+    if context is None:
+        raise InputError(f"{path}: its video codec ({stream.codec_tag or 'unknown'}) has no decoder here")
+    _check_size(path, context.width, context.height, max_pixels)
+    frame = _first_frame(path, container, stream)
+    _check_hdr(path, frame.color_trc or context.color_trc)
+    rotation, mirrored = orientation(frame)
+    sideways = rotation in (90, 270)
+    width, height = (frame.height, frame.width) if sideways else (frame.width, frame.height)
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    is_gif = container.format.name == "gif"
+    start_pts = stream.start_time if stream.start_time is not None else _pts(frame)
+    return VideoInfo(
+        path=path,
+        kind="gif" if is_gif else "video",
+        width=width,
+        height=height,
+        time_base=exact(stream.time_base) or Fraction(1, 90000),
+        average_rate=exact(stream.average_rate) or exact(stream.guessed_rate) or DEFAULT_RATE,
+        color=resolve_tags(
+            range=frame.color_range,
+            matrix=frame.colorspace,
+            primaries=frame.color_primaries,
+            transfer=frame.color_trc,
+            lines=min(frame.width, frame.height),
+            is_rgb=frame.format.is_rgb or frame.format.has_palette,
+        ),
+        codec=context.name,
+        pixel_format=frame.format.name,
+        sample_aspect_ratio=1 / aspect if sideways else aspect,
+        rotation=rotation,
+        mirrored=mirrored,
+        start_pts=start_pts,
+        origin_pts=_origin(container, stream),
+        duration=_duration(container, stream),
+        declared_frames=stream.frames or None,
+        bit_depth=max((component.bits for component in frame.format.components), default=8),
+        interlaced=frame.interlaced_frame,
+        truncated=_is_cut_short(path, stream),
+        container=container.format.name,
+        streams=tuple(
+            StreamInfo(other.index, other.type, _codec_name(other), other.metadata.get("language"))
+            for other in container.streams
+            if other.index != stream.index
+        ),
+        chapters=tuple(_chapter(entry) for entry in container.chapters()),
+    )
+
+
+def _describe_sequence(name: str, sequence: Sequence, max_pixels: int, rate: Fraction) -> VideoInfo:
+    width, height = sequence.size
+    _check_size(sequence.files[0], width, height, max_pixels)
+    return VideoInfo(
+        path=name,
+        kind=sequence.kind,
+        width=width,
+        height=height,
+        time_base=1 / rate,
+        average_rate=rate,
+        color=SRGB,
+        codec=Path(sequence.files[0]).suffix[1:].lower(),
+        pixel_format="rgb24",
+        duration=len(sequence.files) / rate,
+        declared_frames=len(sequence.files),
+        files=sequence.files,
+    )
+
+
+def _first_frame(path: str, container: InputContainer, stream: VideoStream) -> VideoFrame:
+    """The first frame that decodes: only it knows the rotation, the interlacing and the true pixel format."""
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                continue  # whether a damaged start is allowed is the reader's decision
+            if frames:
+                return frames[0]
+    except av.error.FFmpegError as error:
+        raise InputError(f"{path} is damaged: no frame could be decoded") from error
+    raise InputError(f"{path} has no frames that can be decoded")
+
+
+def _check_size(path: str, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise InputError(
+            f"{path} is {width} x {height} pixels; at most {max_pixels} pixels are read (raise it with --max-pixels)"
+        )
+
+
+def _check_hdr(path: str, transfer: int) -> None:
+    if transfer in HDR_TRANSFERS:
+        raise InputError(
+            f"{path} is HDR video ({HDR_TRANSFERS[transfer]}); only SDR is handled: convert it to SDR (BT.709) first"
+        )
+
+
+# Signs of the display matrix (a, b, c, d) -> (degrees clockwise, mirrored left-right before turning).
+_ORIENTATIONS = {
+    (1, 0, 0, 1): (0, False),
+    (0, 1, -1, 0): (90, False),
+    (-1, 0, 0, -1): (180, False),
+    (0, -1, 1, 0): (270, False),
+    (-1, 0, 0, 1): (0, True),
+    (1, 0, 0, -1): (180, True),
+    (0, 1, 1, 0): (270, True),
+    (0, -1, -1, 0): (90, True),
+}
+
+
+def orientation(frame: VideoFrame) -> tuple[int, bool]:
+    """(degrees clockwise, mirrored) to apply to the pixels for display, from the frame's display matrix."""
+    data = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    if data is None:
+        return 0, False
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
+    signs = tuple((value > 1 << 14) - (value < -(1 << 14)) for value in (a, b, c, d))
+    if signs not in _ORIENTATIONS:
+        log.warning("the video is turned by an angle that is not a multiple of 90 degrees; it is left as stored")
+        return 0, False
+    return _ORIENTATIONS[signs]
+
+
+def exact(rational: Any) -> Fraction | None:
+    """PyAV's rational (a Fraction up to av 18, its own class later) as a Fraction; None when unknown."""
+    return Fraction(rational.numerator, rational.denominator) if rational else None
+
+
+def _pts(frame: VideoFrame) -> int:
+    return frame.pts if frame.pts is not None else frame.dts or 0
+
+
+def _origin(container: InputContainer, stream: VideoStream) -> int:
+    if container.format.name not in FREE_CLOCK or container.start_time is None:
+        return 0
+    return round(Fraction(container.start_time, av.time_base) / Fraction(stream.time_base))
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    if stream.duration:
+        return stream.duration * Fraction(stream.time_base)
+    return Fraction(container.duration, av.time_base) if container.duration else None
+
+
+def _is_cut_short(path: str, stream: VideoStream) -> bool:
+    size = os.path.getsize(path)
+    entries = stream.index_entries
+    return len(entries) > 0 and any(entry.pos + entry.size > size for entry in entries)
+
+
+def _codec_name(stream: Any) -> str:
+    return (
+        stream.codec_context.name if stream.codec_context is not None else getattr(stream, "name", None)
+    ) or "unknown"
+
+
+def _chapter(entry: Any) -> Chapter:
+    base = exact(entry["time_base"]) or Fraction(1)
+    return Chapter(entry["start"] * base, entry["end"] * base, entry["metadata"].get("title"))

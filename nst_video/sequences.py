@@ -1,0 +1,115 @@
+"""Pictures as frames: a folder or a numbered pattern such as `frames/%05d.png`, and a single picture."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import av
+
+from nst_video.errors import InputError
+from nst_video.pictures import PICTURE_SUFFIXES, picture_size, read_picture
+
+if TYPE_CHECKING:
+    from nst_video.decode import Span
+    from nst_video.probe import VideoInfo
+
+log = logging.getLogger(__name__)
+
+_NUMBER = re.compile(r"%0?(\d*)d")
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Pictures in showing order, all of one size (width, height)."""
+
+    files: tuple[str, ...]
+    size: tuple[int, int]
+    kind: Literal["sequence", "picture"]
+
+
+def is_pattern(path: str) -> bool:
+    """Whether `path` is a numbered pattern such as `frames/%05d.png`."""
+    return _NUMBER.search(Path(path).name) is not None
+
+
+def find_sequence(path: str) -> Sequence | None:
+    """The pictures `path` stands for, or None when it is not a picture, a folder with pictures or a pattern.
+
+    Raises InputError for a pattern that matches nothing.
+    """
+    if Path(path).suffix.lower() in PICTURE_SUFFIXES and not is_pattern(path):
+        return Sequence((path,), picture_size(path), "picture")
+    files = numbered(path) if is_pattern(path) else _in_folder(path)
+    if is_pattern(path) and not files:
+        raise InputError(f"{path}: no picture matches this pattern")
+    if not files:
+        return None
+    return Sequence(tuple(files), picture_size(files[0]), "sequence")
+
+
+def numbered(pattern: str) -> list[str]:
+    """The existing files of a numbered pattern, by their numbers."""
+    folder, name = Path(pattern).parent, Path(pattern).name
+    before, after = name[: _NUMBER.search(name).start()], name[_NUMBER.search(name).end() :]
+    matcher = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+    names = os.listdir(folder) if folder.is_dir() else []
+    found = sorted((int(match[1]), match[0]) for match in map(matcher.fullmatch, names) if match)
+    first, last = (found[0][0], found[-1][0]) if found else (0, -1)
+    if last - first + 1 != len(found):
+        log.warning(
+            "%s: %d numbers between %d and %d are missing; the others are taken one after the other",
+            pattern,
+            last - first + 1 - len(found),
+            first,
+            last,
+        )
+    return [str(folder / name) for _, name in found]
+
+
+def _in_folder(path: str) -> list[str]:
+    if not os.path.isdir(path):
+        return []
+    names = [
+        name for name in os.listdir(path) if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith(".")
+    ]
+    return [os.path.join(path, name) for name in sorted(names, key=_natural)]
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]
+
+
+def sequence_frames(info: "VideoInfo", span: "Span", on_error: str) -> Iterator[tuple[av.VideoFrame, int]]:
+    """The pictures of `span` with their places as pts; with on_error "hold" a picture that cannot be read is the last
+    good one again.
+
+    Raises InputError for a picture that cannot be read, or is not of the first one's size.
+    """
+    last: av.VideoFrame | None = None
+    for pts in range(max(span.first or 0, 0), min(len(info.files), span.last or len(info.files)), span.stride):
+        try:
+            last = _read_frame(info, info.files[pts])
+        except InputError as error:
+            if on_error != "hold" or last is None:
+                raise
+            log.warning("%s; the last good picture is held", error)
+        yield last, pts
+
+
+def _read_frame(info: "VideoInfo", file: str) -> av.VideoFrame:
+    rgb = read_picture(file)
+    if rgb.shape[:2] != (info.height, info.width):
+        raise InputError(
+            f"{file} is {rgb.shape[1]} x {rgb.shape[0]} pixels; "
+            f"all pictures of a sequence have the size of the first, {info.width} x {info.height}"
+        )
+    return av.VideoFrame.from_ndarray(rgb, format="rgb24")
+
+
+def number_file(pattern: str, number: int) -> str:
+    """`%05d.png`, 7 -> `00007.png`."""
+    return _NUMBER.sub(lambda match: f"{number:0{match[1] or 1}d}", pattern, count=1)

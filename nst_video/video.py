@@ -1,0 +1,270 @@
+"""Frames in and out: the reader and the writer of everything that moves. Both work on background threads, so the caller
+never waits for a codec.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from nst_video.channel import Channel, ChannelClosed
+from nst_video.codecs import check_output
+from nst_video.color_tags import ColorTags
+from nst_video.decode import FrameConverter, Span, decoded
+from nst_video.errors import InputError, UsageError
+from nst_video.output import open_output
+from nst_video.probe import Chapter, StreamInfo, VideoInfo, probe, scaled_size
+from nst_video.sequences import sequence_frames
+
+__all__ = [
+    "Chapter",
+    "ColorTags",
+    "Frames",
+    "StreamInfo",
+    "VideoInfo",
+    "VideoReader",
+    "VideoWriter",
+    "check_output",
+    "probe",
+    "scaled_size",
+]
+
+ON_ERROR = ("fail", "hold")
+BATCHES_AHEAD = 2  # decoded while the caller works on one
+FRAMES_BEHIND = 16  # handed over and not yet encoded
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Consecutive frames: uint8 (N, H, W, 3) RGB, one pts each in units of `time_base` seconds."""
+
+    rgb: np.ndarray
+    pts: tuple[int, ...]
+    time_base: Fraction
+
+    def __post_init__(self) -> None:
+        if self.rgb.ndim != 4 or self.rgb.shape[3] != 3 or self.rgb.dtype != np.uint8 or len(self.pts) != len(self.rgb):
+            raise ValueError(
+                f"frames are uint8 (N, H, W, 3) with N pts; "
+                f"got {self.rgb.dtype} {self.rgb.shape} and {len(self.pts)} pts"
+            )
+
+    @property
+    def times(self) -> tuple[Fraction, ...]:
+        """Presentation times in seconds, exact."""
+        return tuple(pts * self.time_base for pts in self.pts)
+
+
+class VideoReader:
+    """Iterates over batches of frames of a video, a gif, an image sequence or a picture, decoded ahead on a background
+    thread.
+
+    `size` is (width, height) as displayed (default: the input's, made even); `start` and `end` are seconds from the
+    first frame (start <= t < end); `stride` n takes every n-th frame of them. With on_error "fail" a damaged file
+    raises InputError from the iteration, with "hold" the last good frame stands in and a line is logged. It can be
+    iterated over once; use it in a `with` or close it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        size: tuple[int, int] | None = None,
+        start: Fraction | float | None = None,
+        end: Fraction | float | None = None,
+        stride: int = 1,
+        on_error: str = "fail",
+        batch: int = 8,
+        max_pixels: int | None = None,
+        rate: Fraction | None = None,
+    ) -> None:
+        if on_error not in ON_ERROR:
+            raise UsageError(f"on_error {on_error!r} is unknown; it is one of {', '.join(ON_ERROR)}")
+        if stride < 1 or batch < 1:
+            raise UsageError(f"stride and batch are at least 1; got {stride} and {batch}")
+        self.info = probe(path, max_pixels=max_pixels, rate=rate)
+        if self.info.truncated and on_error == "fail":
+            raise InputError(
+                f"{path} is truncated: the file ends before its last frames; use what is there with --on-error hold"
+            )
+        self.size = size or scaled_size(self.info, "full")
+        self.batch = batch
+        self.on_error = on_error
+        self._span = Span(self._pts(start), self._pts(end), stride)
+        self._check_span(start, end)
+        self._channel: Channel[Frames] = Channel(BATCHES_AHEAD)
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Frames]:
+        if self._thread is not None:
+            raise UsageError("a VideoReader can be iterated over once; make another")
+        self._thread = threading.Thread(target=self._decode, name="nst-video decode", daemon=True)
+        self._thread.start()
+        try:
+            yield from self._channel
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stops decoding and frees the file; what was not yet delivered is lost."""
+        self._channel.close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _pts(self, seconds: Fraction | float | None) -> int | None:
+        """The first pts at or after `seconds` from the first frame."""
+        if seconds is None:
+            return None
+        exact = Fraction(seconds) / self.info.time_base
+        return self.info.start_pts - (-exact.numerator // exact.denominator)
+
+    def _check_span(self, start: Fraction | float | None, end: Fraction | float | None) -> None:
+        if start is not None and start < 0:
+            raise UsageError(f"start {float(start):g} s is before the beginning; it is at least 0")
+        if end is not None and end <= (start or 0):
+            raise UsageError(f"end {float(end):g} s is not after start {float(start or 0):g} s")
+
+    def _decode(self) -> None:
+        try:
+            for frames in self._batches():
+                self._channel.put(frames)
+            self._channel.finish()
+        except ChannelClosed:
+            return
+        except BaseException as error:
+            self._channel.finish(error)
+
+    def _batches(self) -> Iterator[Frames]:
+        rgb, pts = [], []
+        for picture, time in self._pictures():
+            rgb.append(picture)
+            pts.append(time)
+            if len(rgb) == self.batch:
+                yield Frames(np.stack(rgb), tuple(pts), self.info.time_base)
+                rgb, pts = [], []
+        if rgb:
+            yield Frames(np.stack(rgb), tuple(pts), self.info.time_base)
+
+    def _pictures(self) -> Iterator[tuple[np.ndarray, int]]:
+        convert = FrameConverter(self.info, self.size)
+        found = False
+        source = decoded if self.info.kind in ("video", "gif") else sequence_frames
+        for frame, pts in source(self.info, self._span, self.on_error):
+            found = True
+            yield convert(frame), pts
+        if not found:
+            length = f"{float(self.info.duration):.3f} s long" if self.info.duration else "of unknown length"
+            raise InputError(f"{self.info.path} has no frames between start and end; it is {length}")
+
+
+class VideoWriter:
+    """Writes frames to a video, a gif, an image sequence or a picture, by the suffix; encodes on a background thread.
+
+    `info` is what probe found in the source: its time base, colour tags, sample aspect ratio, sound, subtitles,
+    chapters and metadata are carried. With `start`/`end` (seconds, as given to the reader) the output begins at its
+    first frame. Everything goes to a temporary name, is verified, and is renamed when the `with` block ends without
+    an error; otherwise nothing is left behind.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        info: VideoInfo,
+        size: tuple[int, int],
+        codec: str = "libx264",
+        crf: float = 18,
+        preset: str = "medium",
+        overwrite: bool = False,
+        start: Fraction | float | None = None,
+        end: Fraction | float | None = None,
+    ) -> None:
+        kind = check_output(path, source=info.path, codec=codec, crf=crf, preset=preset, overwrite=overwrite)
+        self.path = os.fspath(path)
+        self.size = size
+        self._output = open_output(
+            kind,
+            self.path,
+            info=info,
+            size=size,
+            codec=codec,
+            crf=crf,
+            preset=preset,
+            overwrite=overwrite,
+            start=start,
+            end=end,
+        )
+        self._last_pts: int | None = None
+        self._channel: Channel[tuple[np.ndarray, int]] = Channel(FRAMES_BEHIND)
+        self._thread = threading.Thread(target=self._encode, name="nst-video encode", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
+    def write(self, rgb: np.ndarray, pts: tuple[int, ...] | list[int] | int) -> None:
+        """uint8 (N, H, W, 3), or (H, W, 3) with one pts, in units of the source's time base, rising. Raises what the
+        encoder raised.
+        """
+        pictures = rgb[None] if rgb.ndim == 3 else rgb
+        times = (pts,) if isinstance(pts, int) else tuple(pts)
+        width, height = self.size
+        if pictures.dtype != np.uint8 or pictures.shape != (len(times), height, width, 3):
+            raise ValueError(
+                f"expected uint8 ({len(times)}, {height}, {width}, 3), one picture for each pts; "
+                f"got {rgb.dtype} {rgb.shape}"
+            )
+        for picture, time in zip(pictures, times, strict=True):
+            if self._last_pts is not None and time <= self._last_pts:
+                raise ValueError(f"pts must rise; got {time} after {self._last_pts}")
+            self._last_pts = time
+            self._channel.put((picture.copy(), time))  # the caller may reuse its array
+
+    def close(self) -> None:
+        """Encodes what is left, verifies the file and gives it its name. Raises InputError if no frame was written."""
+        try:
+            self._channel.finish()
+            self._thread.join()
+            self._channel.check()
+            if self._last_pts is None:
+                raise InputError(f"no frames to write to {self.path}")
+            self._output.publish()
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Stops and removes what was written so far; nothing appears under the output's name."""
+        self._channel.close()
+        self._thread.join()
+        self._output.discard()
+
+    def _encode(self) -> None:
+        try:
+            for picture, pts in self._channel:
+                self._output.write(picture, pts)
+            if not self._channel.closed:
+                self._output.finish()
+        except BaseException as error:
+            self._channel.close(error)
