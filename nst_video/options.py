@@ -153,9 +153,17 @@ class Flag:
 Kind = Number | Choice | Text | Several | Time | Flag
 
 
-def option(default: Any, kind: Kind, help: str, *, metavar: str | None = None, short: str | None = None) -> Any:
-    """A dataclass field with all that its check and its command-line argument need; None means 'decided later'."""
-    return field(default=default, metadata={"kind": kind, "help": help, "metavar": metavar, "short": short})
+def option(
+    default: Any, kind: Kind, help: str, *, metavar: str | None = None, short: str | None = None, unset: str = ""
+) -> Any:
+    """A dataclass field with all that its check and its command-line argument need.
+
+    A default of None means that the value is decided later; `unset` says by what.
+    """
+    return field(
+        default=default,
+        metadata={"kind": kind, "help": help, "metavar": metavar, "short": short, "unset": unset},
+    )
 
 
 def flag_name(field_name: str) -> str:
@@ -186,6 +194,8 @@ def refusal(field_name: str, value: object, kind: Kind) -> UsageError:
 
 _WEIGHT = Number(0, 1e12)
 _COUNT = Number(1, 100_000, whole=True)
+_BY_QUALITY = "by --quality"
+_BY_LOSS = "by --loss"
 
 
 @dataclass(frozen=True)
@@ -198,15 +208,24 @@ class EffortOptions:
         Number(16, 16384, whole=True, words=("full",)),
         "long side of the output in pixels, or 'full' for the input's own size",
         metavar="PIXELS",
+        unset=_BY_QUALITY,
     )
-    encoder: str | None = option(None, Choice(tuple(ENCODER_LAYERS)), "network that sees style and content")
+    encoder: str | None = option(
+        None, Choice(tuple(ENCODER_LAYERS)), "network that sees style and content", unset=_BY_QUALITY
+    )
     pooling: str = option("average", Choice(("average", "max")), "how the network pools")
     optimizer: str = option("lbfgs", Choice(("lbfgs", "adam")), "how the pixels are optimised")
     history: int = option(10, Number(1, 200, whole=True), "curvature pairs kept by L-BFGS", metavar="PAIRS")
     first_iterations: int | None = option(
-        None, _COUNT, "evaluations of the loss for the first frame of a shot, over all scales", metavar="N"
+        None,
+        _COUNT,
+        "evaluations of the loss for a shot's first frame, over all scales",
+        metavar="N",
+        unset=_BY_QUALITY,
     )
-    iterations: int | None = option(None, _COUNT, "evaluations of the loss for each later frame, at most", metavar="N")
+    iterations: int | None = option(
+        None, _COUNT, "evaluations of the loss for each later frame, at most", metavar="N", unset=_BY_QUALITY
+    )
     init: str = option("content", Choice(("content", "noise", "style")), "what the first frame of a shot starts from")
     seed: int = option(0, Number(0, 2**63 - 1, whole=True), "seed of everything random", metavar="N")
 
@@ -237,11 +256,17 @@ class LookOptions:
         metavar="LAYERS",
     )
     style_layer_weights: tuple[float, ...] | None = option(
-        None, Several(_WEIGHT), "lambda_l: one weight for each style layer (default: equal)", metavar="WEIGHTS"
+        None, Several(_WEIGHT), "lambda_l: one weight for each style layer", metavar="WEIGHTS", unset="equal"
     )
-    content_weight: float | None = option(None, _WEIGHT, "alpha: weight of the content loss", metavar="ALPHA")
-    style_weight: float | None = option(None, _WEIGHT, "beta_s: weight of the style loss", metavar="BETA")
-    tv_weight: float | None = option(None, _WEIGHT, "lambda_tv: weight of the total variation", metavar="LAMBDA")
+    content_weight: float | None = option(
+        None, _WEIGHT, "alpha: weight of the content loss", metavar="ALPHA", unset=_BY_LOSS
+    )
+    style_weight: float | None = option(
+        None, _WEIGHT, "beta_s: weight of the style loss", metavar="BETA", unset=_BY_LOSS
+    )
+    tv_weight: float | None = option(
+        None, _WEIGHT, "lambda_tv: weight of the total variation", metavar="LAMBDA", unset=_BY_LOSS
+    )
     tv_exponent: float = option(1.0, Number(0.5, 2), "exponent beta of the total variation", metavar="BETA")
 
     def __post_init__(self) -> None:
@@ -259,7 +284,7 @@ class CoherenceOptions:
     """What holds the frames together in time."""
 
     temporal_weight: float | None = option(
-        None, _WEIGHT, "gamma: weight of staying with what was painted before", metavar="GAMMA"
+        None, _WEIGHT, "gamma: weight of staying with what was painted before", metavar="GAMMA", unset=_BY_LOSS
     )
     references: tuple[int, ...] = option(
         (1, 2, 4),
@@ -294,7 +319,7 @@ class OutputOptions:
     overwrite: bool = option(False, Flag(), "replace the output if it exists", short="-y")
     on_error: str = option("fail", Choice(("fail", "hold")), "a frame that cannot be decoded: stop, or hold the last")
     max_pixels: int = option(
-        100_000_000, Number(1024, 2**32, whole=True), "refuse larger pictures and frames", metavar="PIXELS"
+        2**26, Number(1024, 2**32, whole=True), "refuse larger pictures and frames", metavar="PIXELS"
     )
 
     def __post_init__(self) -> None:
@@ -317,7 +342,7 @@ class MachineOptions:
         "auto", Choice(("auto", "cpu", "cuda", "mps"), r"cuda:\d+", "cuda:N"), "where to compute", metavar="DEVICE"
     )
     precision: str = option("auto", Choice(("auto", "fp32", "bf16")), "number format of the convolutions")
-    threads: int | None = option(None, Number(1, 1024, whole=True), "CPU threads (default: one per core)", metavar="N")
+    threads: int | None = option(None, Number(1, 1024, whole=True), "CPU threads", metavar="N", unset="one per core")
     offline: bool = option(False, Flag(), "never download weights")
     weights: str | None = option(None, Text("a file"), "file with the encoder's weights", metavar="FILE")
 
@@ -357,15 +382,6 @@ def resolve_effort(effort: EffortOptions) -> EffortOptions:
     """The options with every field that its preset decides filled in; what was given stays."""
     preset = PRESETS[effort.quality]
     return replace(effort, **{name: value for name, value in preset.items() if getattr(effort, name) is None})
-
-
-def check_layers(encoder: str, look: LookOptions) -> None:
-    """Raise UsageError where a content or style layer is not one of the encoder's."""
-    known = ENCODER_LAYERS[encoder]
-    for name, layers in (("content_layers", look.content_layers), ("style_layers", look.style_layers)):
-        for layer in layers:
-            if layer not in known:
-                raise UsageError(f"{flag_name(name)}: unknown layer {layer!r} of {encoder}; it has {', '.join(known)}")
 
 
 def parse_option(item_name: str, kind: Kind) -> Callable[[str], Any]:

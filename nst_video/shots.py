@@ -1,0 +1,55 @@
+"""Scene cuts: which frames belong together."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from scenedetect import ContentDetector, FrameTimecode
+
+MIN_SHOT = 6  # frames; cuts that follow each other faster are a flash or a strobe
+
+
+class CutFinder:
+    """Finds cuts while frames pass by one at a time; remembers one small frame and the numbers of the cuts.
+
+    `threshold` is in the units of PySceneDetect's ContentDetector (mean change of hue, saturation and brightness, 0 to
+    255); 0 = no frame is a cut.
+    """
+
+    def __init__(self, threshold: float):
+        # The detector reports every jump; which of them begin a shot is decided in `shots`, where all are known.
+        self._detector = ContentDetector(threshold, min_scene_len=0) if threshold > 0 else None
+        self._cuts: list[int] = []
+        self._frames = 0
+
+    def step(self, rgb: np.ndarray) -> None:
+        """Look at the next frame, uint8 (H, W, 3), all of one size."""
+        if self._detector is not None:
+            # The rate only turns numbers into times, which nobody asks for here: frame numbers go in and come out.
+            now = FrameTimecode(self._frames, Fraction(25))
+            if self._detector.process_frame(now, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
+                self._cuts.append(self._frames)
+        self._frames += 1
+
+    def shots(self) -> tuple[tuple[int, int], ...]:
+        """The shots seen so far as (first frame, last frame + 1), in order and without gaps."""
+        return join_shots(self._cuts, self._frames)
+
+
+def join_shots(cuts: Sequence[int], frames: int, min_shot: int = MIN_SHOT) -> tuple[tuple[int, int], ...]:
+    """Frame numbers of cuts, rising -> shots (first, last + 1) of `min_shot` frames or more but for first and last.
+
+    Of cuts in quick succession the last is kept, because after it the picture stays: a one-frame flash then hangs on
+    the shot before it, and the long run behind it gets the careful start.
+
+    >>> join_shots([10, 40, 41, 43], frames=60)
+    ((0, 10), (10, 43), (43, 60))
+    """
+    kept: list[int] = []
+    for cut in reversed(cuts):
+        if cut > 0 and (not kept or kept[-1] - cut >= min_shot):
+            kept.append(cut)
+    edges = [0, *reversed(kept), frames]
+    return tuple(pairwise(edges))
