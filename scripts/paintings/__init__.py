@@ -1,0 +1,1 @@
+"""Generators of style pictures: each module paints one picture from a size and a seed."""
