@@ -1,7 +1,8 @@
-"""Coherence, style and content of single frames as numbers: pure functions on tensors."""
+"""Coherence, style and content as numbers: functions on a frame's tensors, the row of a frame, the means of a clip."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import Tensor
@@ -89,3 +90,174 @@ def ratio(numerator: float, denominator: float) -> float:
     if denominator == 0.0:
         return math.inf if numerator > 0.0 else NAN
     return numerator / denominator
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """The measures of one frame t; NaN where one was not taken (no pair, no untrusted pixel, no reference frame).
+
+    Distances have no unit; `e_warp*` and `change_*` are mean squares of values in [0, 1], `untrusted` is a share of the
+    pixels. Names that start with `reference` belong to the frame stylised on its own.
+    """
+
+    frame: int
+    seconds: float = NAN
+    e_warp: float = NAN
+    e_warp_input: float = NAN
+    style: float = NAN
+    content: float = NAN
+    content_p95: float = NAN
+    untrusted: float = NAN
+    change_untrusted: float = NAN
+    change_trusted: float = NAN
+    reference_e_warp: float = NAN
+    reference_style: float = NAN
+    reference_content: float = NAN
+    reference_content_p95: float = NAN
+    reference_change_untrusted: float = NAN
+    reference_change_trusted: float = NAN
+    local_untrusted: float = NAN
+    local_trusted: float = NAN
+    local_mirrored: float = NAN
+
+
+@dataclass(frozen=True)
+class ReferenceScore:
+    """Our frames against those stylised independently; `ours` and `independent` are taken on the same frames."""
+
+    frames: int
+    e_warp_ours: float
+    e_warp_independent: float
+    style_ours: float
+    style_independent: float
+    content_ours: float
+    content_independent: float
+    content_p95_ours: float
+    content_p95_independent: float
+    content_p95_worst: float  # the largest ours / independent over the sampled frames
+    fill_ours: float
+    fill_independent: float
+    local_untrusted: float
+    local_trusted: float
+    local_mirrored: float
+
+    @property
+    def coherence_gain(self) -> float:
+        """How many times the warping error of independent frames exceeds ours."""
+        return ratio(self.e_warp_independent, self.e_warp_ours)
+
+    @property
+    def local_ratio(self) -> float:
+        """Local style distance at the untrusted pixels over that at the others: 1 = painted alike."""
+        return ratio(self.local_untrusted, self.local_trusted)
+
+    @property
+    def local_ratio_mirrored(self) -> float:
+        """The same, against trusted regions of the same size and shape.
+
+        A Gram matrix over few places is a noisy one, so two equally good pictures are further apart over a small region
+        than over a large one; this ratio is free of that.
+        """
+        return ratio(self.local_untrusted, self.local_mirrored)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over a clip (E_warp over pairs of one shot, fill over pooled pixels) and the rows they come from."""
+
+    frames: int
+    e_warp: float
+    e_warp_input: float
+    style: float
+    content: float
+    content_p95: float
+    untrusted: float
+    fill: float
+    reference: ReferenceScore | None
+    rows: tuple[FrameScore, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The means as plain JSON types (null: not taken, or no finite number); the rows go to `write_csv`."""
+        names = [field.name for field in fields(self) if field.name not in ("rows", "reference")]
+        means = nulls({name: getattr(self, name) for name in names})
+        if self.reference is not None:
+            derived = ("coherence_gain", "local_ratio", "local_ratio_mirrored")
+            ratios = {name: getattr(self.reference, name) for name in derived}
+            means["reference"] = nulls(asdict(self.reference) | ratios)
+        return means
+
+    def summary(self) -> list[str]:
+        """Lines of text; coherence and style share one, because either alone can be had for nothing."""
+        coherence = f"E_warp {self.e_warp:.2e} (input {self.e_warp_input:.2e})"
+        fill = f"fill {self.fill:.2f} over {self.untrusted:.1%} of the pixels"
+        lines = [
+            f"{self.frames} frames: {coherence}, style distance {self.style:.4f}",
+            f"content distance {self.content:.3f} (95th percentile {self.content_p95:.3f}), {fill}",
+        ]
+        return lines if self.reference is None else [*lines, *_reference_lines(self.reference)]
+
+
+def _reference_lines(by: ReferenceScore) -> list[str]:
+    coherence = f"E_warp {by.e_warp_ours:.2e} ({by.e_warp_independent:.2e}, {by.coherence_gain:.1f} x ours)"
+    content = f"content 95th percentile {by.content_p95_ours:.3f} ({by.content_p95_independent:.3f})"
+    local = f"{by.local_untrusted:.3f} where the flow is untrusted, {by.local_trusted:.3f} elsewhere"
+    return [
+        f"{by.frames} of the frames, in brackets the same stylised on their own:",
+        f"  {coherence}, style distance {by.style_ours:.4f} ({by.style_independent:.4f})",
+        f"  {content}, {by.content_p95_worst:.2f} x on the worst frame",
+        f"  fill {by.fill_ours:.2f} ({by.fill_independent:.2f})",
+        f"  local style {local} ({by.local_ratio:.2f} x; {by.local_ratio_mirrored:.2f} x at like regions)",
+    ]
+
+
+def nulls(values: Mapping[str, float]) -> dict[str, object]:
+    """The values with None for what JSON and CSV cannot hold: NaN and infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def summarise(rows: Iterable[FrameScore]) -> Score:
+    """Means over the clip; fill pools the pixels of all pairs, so a pair with three untrusted ones decides nothing."""
+    rows = tuple(rows)
+    return Score(
+        frames=len(rows),
+        e_warp=mean(row.e_warp for row in rows),
+        e_warp_input=mean(row.e_warp_input for row in rows),
+        style=mean(row.style for row in rows),
+        content=mean(row.content for row in rows),
+        content_p95=mean(row.content_p95 for row in rows),
+        untrusted=mean(row.untrusted for row in rows),
+        fill=_fill(rows, ""),
+        reference=_summarise_reference([row for row in rows if not math.isnan(row.reference_style)]),
+        rows=rows,
+    )
+
+
+def _summarise_reference(rows: Sequence[FrameScore]) -> ReferenceScore | None:
+    """Means over the sampled frames; E_warp of ours counts only on pairs that have an independent one too."""
+    if not rows:
+        return None
+    pairs = [row for row in rows if not math.isnan(row.reference_e_warp)]
+    return ReferenceScore(
+        frames=len(rows),
+        e_warp_ours=mean(row.e_warp for row in pairs),
+        e_warp_independent=mean(row.reference_e_warp for row in pairs),
+        style_ours=mean(row.style for row in rows),
+        style_independent=mean(row.reference_style for row in rows),
+        content_ours=mean(row.content for row in rows),
+        content_independent=mean(row.reference_content for row in rows),
+        content_p95_ours=mean(row.content_p95 for row in rows),
+        content_p95_independent=mean(row.reference_content_p95 for row in rows),
+        content_p95_worst=max(ratio(row.content_p95, row.reference_content_p95) for row in rows),
+        fill_ours=_fill(rows, ""),
+        fill_independent=_fill(rows, "reference_"),
+        local_untrusted=mean(row.local_untrusted for row in rows),
+        local_trusted=mean(row.local_trusted for row in rows if not math.isnan(row.local_untrusted)),
+        local_mirrored=mean(row.local_mirrored for row in rows),
+    )
+
+
+def _fill(rows: Sequence[FrameScore], prefix: str) -> float:
+    """mean |out - in|^2 over the untrusted pixels of all rows / over the others: 0 = unpainted, 1 = painted alike."""
+    untrusted = pooled_mean((getattr(row, f"{prefix}change_untrusted"), row.untrusted) for row in rows)
+    trusted = pooled_mean((getattr(row, f"{prefix}change_trusted"), 1.0 - row.untrusted) for row in rows)
+    return ratio(untrusted, trusted)

@@ -1,14 +1,15 @@
-"""How coherent and how painted a clip is, as numbers: frame by frame, then as means.
+"""Score a render: every frame against its input, its style and the frame before, on arrays or on files.
 
 A frozen clip is perfectly coherent and an unpainted one keeps all its content, so no figure here means anything on its
-own: coherence (`e_warp`) and style always stand together. The measures themselves are in measures.py.
+own: coherence (`e_warp`) and style always stand together. What is measured, and how, is in measures.py.
 """
 
 import csv
-import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,151 +17,37 @@ from torch import Tensor
 from torch.nn import functional
 
 from nst_video import motion
-from nst_video.colors import to_image
-from nst_video.encoders import Encoder
-from nst_video.errors import UsageError
+from nst_video.colors import to_image, to_rgb
+from nst_video.encoders import Encoder, load_encoder
+from nst_video.errors import InputError, UsageError
 from nst_video.losses import gram
 from nst_video.measures import (
     CONTENT_LAYER,
     LAYERS,
     NAN,
     STYLE_LAYERS,
+    FrameScore,
+    Score,
     content_distance,
     local_style,
     masked_mean,
     mean,
-    pooled_mean,
-    ratio,
+    nulls,
     style_distance,
+    summarise,
     warp_error,
 )
+from nst_video.options import split_options
+from nst_video.pictures import read_picture
+from nst_video.plan import Plan, StyleLike, open_input, settle
+from nst_video.render import FrameStylizer, make_stylizer
+from nst_video.stylizer import Controls
+from nst_video.video import VideoReader
 
 _MIRRORS = ((-1,), (-2,), (-1, -2))  # left-right, up-down, both
 
 # Frame t -> float32 (H, W, 2): frame_t(x) = frame_{t-1}(x + flow(x)), in pixels; NaN where frame t-1 lacks the place.
 TrueFlow = Callable[[int], np.ndarray]
-
-
-@dataclass(frozen=True)
-class FrameScore:
-    """The measures of one frame t; NaN where one was not taken (no pair, no untrusted pixel, no reference frame).
-
-    Distances have no unit; `e_warp*` and `change_*` are mean squares of values in [0, 1], `untrusted` is a share of the
-    pixels. Names that start with `reference` belong to the frame stylised on its own.
-    """
-
-    frame: int
-    seconds: float = NAN
-    e_warp: float = NAN
-    e_warp_input: float = NAN
-    style: float = NAN
-    content: float = NAN
-    content_p95: float = NAN
-    untrusted: float = NAN
-    change_untrusted: float = NAN
-    change_trusted: float = NAN
-    reference_e_warp: float = NAN
-    reference_style: float = NAN
-    reference_content: float = NAN
-    reference_content_p95: float = NAN
-    reference_change_untrusted: float = NAN
-    reference_change_trusted: float = NAN
-    local_untrusted: float = NAN
-    local_trusted: float = NAN
-    local_mirrored: float = NAN
-
-
-@dataclass(frozen=True)
-class ReferenceScore:
-    """Our frames against those stylised independently; `ours` and `independent` are taken on the same frames."""
-
-    frames: int
-    e_warp_ours: float
-    e_warp_independent: float
-    style_ours: float
-    style_independent: float
-    content_ours: float
-    content_independent: float
-    content_p95_ours: float
-    content_p95_independent: float
-    content_p95_worst: float  # the largest ours / independent over the sampled frames
-    fill_ours: float
-    fill_independent: float
-    local_untrusted: float
-    local_trusted: float
-    local_mirrored: float
-
-    @property
-    def coherence_gain(self) -> float:
-        """How many times the warping error of independent frames exceeds ours."""
-        return ratio(self.e_warp_independent, self.e_warp_ours)
-
-    @property
-    def local_ratio(self) -> float:
-        """Local style distance at the untrusted pixels over that at the others: 1 = painted alike."""
-        return ratio(self.local_untrusted, self.local_trusted)
-
-    @property
-    def local_ratio_mirrored(self) -> float:
-        """The same, against trusted regions of the same size and shape.
-
-        A Gram matrix over few places is a noisy one, so two equally good pictures are further apart over a small region
-        than over a large one; this ratio is free of that.
-        """
-        return ratio(self.local_untrusted, self.local_mirrored)
-
-
-@dataclass(frozen=True)
-class Score:
-    """Means over a clip (E_warp over pairs of one shot, fill over pooled pixels) and the rows they come from."""
-
-    frames: int
-    e_warp: float
-    e_warp_input: float
-    style: float
-    content: float
-    content_p95: float
-    untrusted: float
-    fill: float
-    reference: ReferenceScore | None
-    rows: tuple[FrameScore, ...]
-
-    def to_json(self) -> dict[str, object]:
-        """The means as plain JSON types (null: not taken, or no finite number); the rows go to `write_csv`."""
-        names = [field.name for field in fields(self) if field.name not in ("rows", "reference")]
-        means = _nulls({name: getattr(self, name) for name in names})
-        if self.reference is not None:
-            derived = ("coherence_gain", "local_ratio", "local_ratio_mirrored")
-            ratios = {name: getattr(self.reference, name) for name in derived}
-            means["reference"] = _nulls(asdict(self.reference) | ratios)
-        return means
-
-    def summary(self) -> list[str]:
-        """Lines of text; coherence and style share one, because either alone can be had for nothing."""
-        coherence = f"E_warp {self.e_warp:.2e} (input {self.e_warp_input:.2e})"
-        fill = f"fill {self.fill:.2f} over {self.untrusted:.1%} of the pixels"
-        lines = [
-            f"{self.frames} frames: {coherence}, style distance {self.style:.4f}",
-            f"content distance {self.content:.3f} (95th percentile {self.content_p95:.3f}), {fill}",
-        ]
-        return lines if self.reference is None else [*lines, *_reference_lines(self.reference)]
-
-
-def _reference_lines(by: ReferenceScore) -> list[str]:
-    coherence = f"E_warp {by.e_warp_ours:.2e} ({by.e_warp_independent:.2e}, {by.coherence_gain:.1f} x ours)"
-    content = f"content 95th percentile {by.content_p95_ours:.3f} ({by.content_p95_independent:.3f})"
-    local = f"{by.local_untrusted:.3f} where the flow is untrusted, {by.local_trusted:.3f} elsewhere"
-    return [
-        f"{by.frames} of the frames, in brackets the same stylised on their own:",
-        f"  {coherence}, style distance {by.style_ours:.4f} ({by.style_independent:.4f})",
-        f"  {content}, {by.content_p95_worst:.2f} x on the worst frame",
-        f"  fill {by.fill_ours:.2f} ({by.fill_independent:.2f})",
-        f"  local style {local} ({by.local_ratio:.2f} x; {by.local_ratio_mirrored:.2f} x at like regions)",
-    ]
-
-
-def _nulls(values: Mapping[str, float]) -> dict[str, object]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -298,54 +185,6 @@ def _look(prefix: str, source: Mapping[str, Tensor], output: Mapping[str, Tensor
     return {f"{prefix}style": style, f"{prefix}content": content, f"{prefix}content_p95": p95}
 
 
-def summarise(rows: Iterable[FrameScore]) -> Score:
-    """Means over the clip; fill pools the pixels of all pairs, so a pair with three untrusted ones decides nothing."""
-    rows = tuple(rows)
-    return Score(
-        frames=len(rows),
-        e_warp=mean(row.e_warp for row in rows),
-        e_warp_input=mean(row.e_warp_input for row in rows),
-        style=mean(row.style for row in rows),
-        content=mean(row.content for row in rows),
-        content_p95=mean(row.content_p95 for row in rows),
-        untrusted=mean(row.untrusted for row in rows),
-        fill=_fill(rows, ""),
-        reference=_summarise_reference([row for row in rows if not math.isnan(row.reference_style)]),
-        rows=rows,
-    )
-
-
-def _summarise_reference(rows: Sequence[FrameScore]) -> ReferenceScore | None:
-    """Means over the sampled frames; E_warp of ours counts only on pairs that have an independent one too."""
-    if not rows:
-        return None
-    pairs = [row for row in rows if not math.isnan(row.reference_e_warp)]
-    return ReferenceScore(
-        frames=len(rows),
-        e_warp_ours=mean(row.e_warp for row in pairs),
-        e_warp_independent=mean(row.reference_e_warp for row in pairs),
-        style_ours=mean(row.style for row in rows),
-        style_independent=mean(row.reference_style for row in rows),
-        content_ours=mean(row.content for row in rows),
-        content_independent=mean(row.reference_content for row in rows),
-        content_p95_ours=mean(row.content_p95 for row in rows),
-        content_p95_independent=mean(row.reference_content_p95 for row in rows),
-        content_p95_worst=max(ratio(row.content_p95, row.reference_content_p95) for row in rows),
-        fill_ours=_fill(rows, ""),
-        fill_independent=_fill(rows, "reference_"),
-        local_untrusted=mean(row.local_untrusted for row in rows),
-        local_trusted=mean(row.local_trusted for row in rows if not math.isnan(row.local_untrusted)),
-        local_mirrored=mean(row.local_mirrored for row in rows),
-    )
-
-
-def _fill(rows: Sequence[FrameScore], prefix: str) -> float:
-    """mean |out - in|^2 over the untrusted pixels of all rows / over the others: 0 = unpainted, 1 = painted alike."""
-    untrusted = pooled_mean((getattr(row, f"{prefix}change_untrusted"), row.untrusted) for row in rows)
-    trusted = pooled_mean((getattr(row, f"{prefix}change_trusted"), 1.0 - row.untrusted) for row in rows)
-    return ratio(untrusted, trusted)
-
-
 def score_frames(
     inputs: np.ndarray,
     outputs: np.ndarray,
@@ -373,10 +212,134 @@ def score_frames(
     return summarise(score_rows(samples, judge, true_flow=true_flow, network_every=network_every))
 
 
+Paint = Callable[[int, np.ndarray], np.ndarray]  # frame number, uint8 (H, W, 3) -> the frame stylised on its own
+
+
+def score_video(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    style: StyleLike | Sequence[StyleLike],
+    *,
+    reference: int = 0,
+    encoder: Encoder | None = None,
+    paint: Paint | None = None,
+    true_flow: TrueFlow | None = None,
+    network_every: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Score:
+    """Score a rendered video against its input and its style, at the size of the output, holding two frames at a time.
+
+    Args:
+        input, output: what was rendered and what came out; `start`, `end` and `stride` as in the render.
+        style: a picture, or several as paths or (path, weight).
+        reference: stylise that many pairs of consecutive frames, evenly spaced, each frame on its own, to compare with;
+            `options` say how (as for `stylize`), so give those of the render.
+        encoder: who judges style and content: the embedded VGG-19 with average pooling unless given.
+        paint: makes the reference frames in place of the stylizer that the options describe.
+        true_flow, network_every: as in `score_rows`.
+        progress: called after every frame with the number done and the number of all.
+
+    Raises:
+        InputError: a file that cannot be used, or an output with other frames than the input.
+        UsageError: an unknown option, or one out of range.
+    """
+    plan = _plan(input, output, style, options)
+    judge = _judge(plan, encoder)
+    pairs = sample_pairs(plan.shots, reference)
+    if pairs and paint is None:
+        paint = independent_painter(make_stylizer(plan), plan.machine.device)
+    samples = _samples(plan, {t - back for t in pairs for back in (0, 1)}, paint)
+    rows = []
+    for row in score_rows(samples, judge, true_flow=true_flow, network_every=network_every):
+        rows.append(row)
+        if progress is not None:
+            progress(len(rows), plan.frames)
+    return summarise(rows)
+
+
+def _plan(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    style: StyleLike | Sequence[StyleLike],
+    options: Mapping[str, Any],
+) -> Plan:
+    """The plan that the output can come from, at the size it has; InputError when it has more frames or fewer."""
+    effort, look, coherence, part, machine = split_options(options)
+    with VideoReader(output, max_pixels=part.max_pixels) as reader:
+        size = reader.size
+        found = sum(len(batch.pts) for batch in reader)
+    plan = settle(
+        input,
+        style,
+        output,
+        effort=effort,
+        look=look,
+        coherence=coherence,
+        options=part,
+        machine=machine,
+        size=size,
+    )
+    if found != plan.frames:
+        raise InputError(
+            f"{output} has {found} frames but {input} gives {plan.frames}; "
+            f"give --start, --end and --stride as in the render"
+        )
+    return plan
+
+
+def _judge(plan: Plan, encoder: Encoder | None) -> Judge:
+    device = plan.machine.device
+    torch.set_num_threads(plan.machine.threads or torch.get_num_threads())
+    return make_judge(
+        encoder or load_encoder("vgg19", LAYERS, device=device),
+        [(read_picture(share.path), share.weight) for share in plan.styles],
+        long_side=max(plan.size),
+        style_scale=plan.look.style_scale,
+        device=device,
+    )
+
+
+def sample_pairs(shots: Sequence[tuple[int, int]], count: int) -> tuple[int, ...]:
+    """The later frames t of up to `count` pairs (t-1, t) inside shots (first, last + 1), evenly spaced over the clip.
+
+    >>> sample_pairs([(0, 10), (10, 20)], 3)
+    (4, 11, 17)
+    """
+    later = [t for first, end in shots for t in range(first + 1, end)]
+    count = min(count, len(later))
+    return tuple(later[(2 * index + 1) * len(later) // (2 * count)] for index in range(count))
+
+
+def independent_painter(stylizer: FrameStylizer, device: str = "cpu") -> Paint:
+    """A function that stylises a frame as the first of a shot: nothing is known of the frames before it."""
+
+    def paint(frame: int, rgb: np.ndarray) -> np.ndarray:
+        nothing = motion.Motion.none(1, *rgb.shape[:2]).to(device)
+        image, _ = stylizer.step(to_image(rgb[None], device), nothing, stylizer.initial_state(), Controls())
+        return to_rgb(image)[0]
+
+    return paint
+
+
+def _samples(plan: Plan, sampled: set[int], paint: Paint | None) -> Iterator[Sample]:
+    """The frames of input and output side by side, as they are decoded."""
+    beginnings = {first for first, _ in plan.shots}
+    with open_input(plan.input, plan.options, size=plan.size) as source, VideoReader(plan.output) as result:
+        pairs = zip(_frames(source), _frames(result), strict=True)
+        for frame, ((seconds, before), (_, after)) in enumerate(pairs):
+            reference = paint(frame, before) if paint is not None and frame in sampled else None
+            yield Sample(frame, before, after, frame in beginnings, seconds, reference)
+
+
+def _frames(reader: VideoReader) -> Iterator[tuple[float, np.ndarray]]:
+    for batch in reader:
+        yield from zip(map(float, batch.times), batch.rgb, strict=True)
+
+
 def write_csv(rows: Sequence[FrameScore], path: str | Path) -> None:
     """One line per frame, a column per field of FrameScore; a measure that was not taken is an empty cell."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(FrameScore)])
         writer.writeheader()
-        for row in rows:
-            writer.writerow({name: "" if value is None else value for name, value in _nulls(asdict(row)).items()})
+        writer.writerows(nulls(asdict(row)) for row in rows)  # csv writes None as an empty cell

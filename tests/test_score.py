@@ -11,9 +11,10 @@ import torch
 
 from nst_video import measures
 from nst_video.encoders import load_encoder
-from nst_video.errors import UsageError
-from nst_video.measures import LAYERS
-from nst_video.score import FrameScore, Sample, make_judge, score_frames, score_rows, summarise, write_csv
+from nst_video.errors import InputError, UsageError
+from nst_video.measures import LAYERS, FrameScore, summarise
+from nst_video.pictures import write_picture
+from nst_video.score import Sample, make_judge, sample_pairs, score_frames, score_rows, score_video, write_csv
 
 HEIGHT, WIDTH = 64, 96
 
@@ -249,3 +250,75 @@ def test_an_encoder_without_the_scored_layers_is_refused():
     shallow = load_encoder("vgg19", ("relu1_1", "relu2_1"))
     with pytest.raises(UsageError, match=r"lacks relu3_1, relu4_1, relu5_1, relu4_2"):
         make_judge(shallow, [(texture(), 1.0)], long_side=WIDTH)
+
+
+def write_frames(folder, frames):
+    folder.mkdir()
+    for number, rgb in enumerate(frames):
+        write_picture(folder / f"{number:05d}.png", rgb)
+    return folder
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two shots of six frames, a painted version of them, a style: paths and arrays."""
+    inputs = np.concatenate([pan(6, 2, seed=0), pan(6, 2, seed=40)])
+    inputs[6:] //= 2  # a cut that no detector can miss
+    outputs = np.stack([texture(100 + t, blur=1.5) for t in range(12)])
+    write_picture(tmp_path / "style.png", texture(7, blur=1.5))
+    return write_frames(tmp_path / "in", inputs), write_frames(tmp_path / "out", outputs), inputs, outputs
+
+
+def test_files_score_as_their_frames_do(files, tmp_path, encoder):
+    source, result, inputs, outputs = files
+    done = []
+    of_files = score_video(
+        source, result, tmp_path / "style.png", network_every=4, threads=1, progress=lambda *counts: done.append(counts)
+    )
+    style = [(texture(7, blur=1.5), 1.0)]
+    of_frames = score_frames(inputs, outputs, style, encoder, shots=(0, 6), network_every=4)
+    assert of_files.to_json() == of_frames.to_json()
+    assert [row.seconds for row in of_files.rows] == pytest.approx([t / 25 for t in range(12)])
+    assert done == [(t + 1, 12) for t in range(12)]
+
+
+def test_reference_frames_are_asked_for_in_pairs_inside_a_shot(files, tmp_path):
+    source, result, inputs, _ = files
+    asked = {}
+
+    def paint(frame, rgb):
+        asked[frame] = rgb
+        return 255 - rgb
+
+    settings = {"reference": 2, "paint": paint, "network_every": 12, "threads": 1}
+    score = score_video(source, result, tmp_path / "style.png", **settings)
+    assert sorted(asked) == [2, 3, 8, 9]
+    assert all((rgb == inputs[frame]).all() for frame, rgb in asked.items())
+    assert [row.frame for row in score.rows if not math.isnan(row.reference_e_warp)] == [3, 9]
+    assert score.reference is not None
+    # 255 - x warps as x does, up to the rounding of 1 - v in float32.
+    assert score.reference.e_warp_independent == pytest.approx(
+        np.mean([score.rows[t].e_warp_input for t in (3, 9)]), rel=1e-3
+    )
+
+
+def test_the_stylizer_makes_the_reference_frames_as_first_frames_of_a_shot(files, tmp_path):
+    source, result, *_ = files
+    settings = {"end": 0.12, "first_iterations": 2, "threads": 1}
+    with pytest.raises(InputError, match=r"out has 12 frames but .*in gives 3; give --start, --end and --stride"):
+        score_video(source, result, tmp_path / "style.png", reference=1, **settings)
+    for later in sorted(result.iterdir())[3:]:
+        later.unlink()
+    score = score_video(source, result, tmp_path / "style.png", reference=1, **settings)
+    assert score.reference is not None
+    assert score.reference.frames == 2
+    assert 0 < score.reference.e_warp_independent < 0.1
+    again = score_video(source, result, tmp_path / "style.png", reference=1, **settings)
+    assert again.to_json() == score.to_json()
+
+
+def test_sampled_pairs_are_spread_over_the_clip_and_never_span_a_cut():
+    assert sample_pairs([(0, 100)], 4) == (13, 38, 62, 87)
+    assert sample_pairs([(0, 1), (1, 3), (3, 4)], 5) == (2,)
+    assert sample_pairs([(0, 1)], 4) == ()
+    assert sample_pairs([(0, 100)], 0) == ()
