@@ -32,6 +32,7 @@ SCORE_PANELS = {
     "change from input": _CHANGE,
 }
 LOG_PANELS = ("E_warp",)
+REFERENCE_COLOR = "0.35"  # grey
 
 
 def plot_score(rows: Sequence[Row], path: str | Path) -> None:
@@ -61,7 +62,8 @@ def score_figure(rows: Sequence[Row]) -> "Figure":
     frames = [_number(row["frame"]) for row in rows]
     for panel, (title, curves) in zip(axes, SCORE_PANELS.items(), strict=True):
         for label, key in curves:
-            _draw(panel, frames, [_number(row.get(key)) for row in rows], label)
+            color = REFERENCE_COLOR if key.startswith("reference_") else None
+            _draw(panel, frames, [_number(row.get(key)) for row in rows], label, color)
         _finish(panel, title, "frame", log=title in LOG_PANELS)
     return figure
 
@@ -75,6 +77,9 @@ def trace_figure(curves: Mapping[str, Sequence[float]], title: str) -> "Figure":
     for (label, values), shade in zip(curves.items(), _shades(len(curves)), strict=True):
         _draw(panel, range(1, len(values) + 1), values, label if named else None, None if named else shade)
     _finish(panel, title, "evaluation", log=True)
+    lengths = sorted(map(len, curves.values()))
+    if lengths[-1] > 5 * lengths[len(lengths) // 2]:  # the first frame of a shot takes many times what the others take
+        panel.set_xscale("log")
     if not named:
         first, *_, last = curves
         panel.text(0.98, 0.97, f"dark: {first}, bright: {last}", ha="right", va="top", transform=panel.transAxes)
@@ -100,7 +105,11 @@ def _shades(count: int) -> list[tuple[float, float, float]]:
 
 
 def _draw(
-    panel: "Axes", xs: Sequence[float], ys: Sequence[float], label: str | None, color: tuple[float, ...] | None = None
+    panel: "Axes",
+    xs: Sequence[float],
+    ys: Sequence[float],
+    label: str | None,
+    color: str | tuple[float, ...] | None = None,
 ) -> None:
     """One curve of the measured points; a curve without any is left out, single points far apart become dots."""
     points = [(x, y) for x, y in zip(xs, ys, strict=True) if not math.isnan(y)]
@@ -112,9 +121,11 @@ def _draw(
 
 
 def _finish(panel: "Axes", title: str, x: str, *, log: bool) -> None:
-    """Title, axes and legend; a logarithmic axis only where something is above 0 (a frozen clip)."""
+    """Title, axes and legend. A logarithmic axis needs values above 0, which a frozen clip lacks; others start at 0."""
     if log and panel.dataLim.y1 > 0:
         panel.set_yscale("log")
+    else:
+        panel.set_ylim(bottom=0.0)
     panel.set_title(title)
     panel.set_xlabel(x)
     panel.grid(alpha=0.3)

@@ -57,6 +57,12 @@ def test_many_frames_are_coloured_from_first_to_last_instead_of_named():
     assert len({line.get_color() for line in panel.get_lines()}) == 40
 
 
+def test_a_long_first_frame_leaves_room_for_the_short_ones():
+    long_first = {"frame 0": [1.0] * 200, "frame 1": [1.0] * 6, "frame 2": [1.0] * 6}
+    assert plots.trace_figure(long_first, "trace").axes[0].get_xscale() == "log"
+    assert plots.trace_figure({"a": [1.0] * 50, "b": [1.0] * 50}, "trace").axes[0].get_xscale() == "linear"
+
+
 def test_plots_are_png_pictures(tmp_path):
     plots.plot_score(ROWS, tmp_path / "score.png")
     plots.plot_trace({"frame 0": [3.0, 1.0]}, tmp_path / "trace.png")
