@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nst_video import __version__
-from nst_video.errors import NstVideoError, UsageError
+from nst_video.errors import NstVideoError, ResourceError, UsageError
 from nst_video.options import OPTION_GROUPS, Choice, Flag, flag_name, parse_option, split_options
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _paint(words) if command is None else command(words[1:])
     except NstVideoError as error:
         return _complain(words, str(error), error.exit_code)
+    except OSError as error:  # of the files beside the output; the library turns all others into its own errors
+        return _complain(words, f"{error.filename or 'a file'}: {error.strerror or error}", ResourceError.exit_code)
     except KeyboardInterrupt:
         return _complain(words, "interrupted; nothing was written", 128 + signal.SIGINT)
     except Terminated:

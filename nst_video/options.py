@@ -114,10 +114,12 @@ class Several:
 
 @dataclass(frozen=True)
 class Time:
-    """A moment in seconds (2.5, 2.5s) or as a timecode (1:02.5, 0:01:02.5), held as an exact Fraction of seconds."""
+    """A moment in seconds (2.5, 2.5s, 1001/30000) or as a timecode (1:02.5, 0:01:02.5), held as an exact Fraction."""
 
     def parse(self, text: str) -> Fraction:
         """Text as typed -> seconds; ValueError where it is no time."""
+        if re.fullmatch(r"\d+/0*[1-9]\d*", text):
+            return Fraction(text)
         match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?", text.strip())
         if match is None:
             raise ValueError(text)
@@ -184,7 +186,7 @@ def check(options: Any) -> None:
 
 def refusal(field_name: str, value: object, kind: Kind) -> UsageError:
     """The error for a value that a field does not take, in one line."""
-    shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value).removesuffix(".0")
     number = isinstance(kind, Number) and isinstance(value, int | float) and not isinstance(value, bool)
     fault = "is out of range" if number else "is not allowed"
     return UsageError(f"{flag_name(field_name)} {shown} {fault}; allowed {kind.allowed()}")

@@ -159,6 +159,8 @@ def settle(
     encoder = str(resolve_effort(effort).encoder)
     layers = check_layers(encoder, (*look.content_layers, *look.style_layers))
     shares = _shares(styles)
+    if machine.weights is not None and not os.path.isfile(machine.weights):
+        raise InputError(f"--weights {machine.weights} is not a file; it takes the weights of {encoder}")
     info = probe(input, max_pixels=options.max_pixels)
     size = size or _size(info, effort, smallest_side(encoder, layers))
     for share in shares:
@@ -169,7 +171,7 @@ def settle(
         output=os.fspath(output),
         styles=shares,
         effort=replace(resolve_effort(effort), size=max(size)),
-        look=_fill_weights(look, look.loss),
+        look=_fill_weights(replace(look, style_layer_weights=_layer_weights(look)), look.loss),
         coherence=_fill_weights(coherence, look.loss),
         options=options,
         machine=_settle_machine(machine),
@@ -261,6 +263,11 @@ def open_input(path: str | os.PathLike[str], options: OutputOptions, *, size: tu
         on_error=options.on_error,
         max_pixels=options.max_pixels,
     )
+
+
+def _layer_weights(look: LookOptions) -> tuple[float, ...]:
+    """One weight for each style layer; equal unless they are given."""
+    return look.style_layer_weights or (1.0,) * len(look.style_layers)
 
 
 def _fill_weights(options: Any, loss: str) -> Any:

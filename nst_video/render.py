@@ -300,7 +300,8 @@ def _memory_errors(plan: Plan) -> Iterator[None]:
         yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         # The CPU allocator of torch has no exception class of its own.
-        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "memory" not in str(error).lower():
             raise
         width, height = plan.size
         raise ResourceError(

@@ -1,0 +1,222 @@
+"""Everything a user can get wrong: one clear line, the right exit code, and no file under the output's name."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from media import damage, make_sound, make_video, picture
+from PIL import Image
+
+from nst_video.cli import main
+from nst_video.pictures import write_picture
+
+USAGE, INPUT, RESOURCE = 2, 3, 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line after `prepare` has put things wrong in the current folder, and how it must end."""
+
+    words: str
+    code: int
+    says: str
+    prepare: Callable[[Path], object] = lambda folder: None
+
+
+def no_frames(folder):
+    make_video(folder / "bad.mp4", frames=0)
+
+
+def truncated(folder):
+    """An mp4 whose index comes first, as on the web, without its last third."""
+    whole, bad = make_video(folder / "whole.mp4"), folder / "bad.mp4"
+    with av.open(str(whole)) as source, av.open(str(bad), "w", container_options={"movflags": "faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    bad.write_bytes(bad.read_bytes()[: bad.stat().st_size * 2 // 3])
+    whole.unlink()
+
+
+def corrupt(folder):
+    damage(make_video(folder / "bad.mp4"), 12, "length")
+
+
+def playlist(folder):
+    make_video(folder / "secret.mp4")
+    (folder / "bad.mp4").write_text("ffconcat version 1.0\nfile secret.mp4\n")
+
+
+def hls(folder):
+    (folder / "bad.mp4").write_text("#EXTM3U\n#EXTINF:1,\nin.mp4\n#EXT-X-ENDLIST\n")
+
+
+def tiny(folder):
+    make_video(folder / "bad.mp4", frames=3, size=(96, 8))
+
+
+def wide(folder):
+    Image.fromarray(np.zeros((2, 50_000, 3), np.uint8)).save(folder / "bad.png")
+
+
+CASES = {
+    # the input
+    "missing": Case("gone.mp4 style.png out.mp4", INPUT, "gone.mp4 does not exist"),
+    "not a video": Case(
+        "bad.mp4 style.png out.mp4",
+        INPUT,
+        "bad.mp4 is not a video that can be read",
+        lambda folder: (folder / "bad.mp4").write_text("words " * 1000),
+    ),
+    "empty file": Case(
+        "bad.mp4 style.png out.mp4",
+        INPUT,
+        "bad.mp4 is not a video that can be read",
+        lambda folder: (folder / "bad.mp4").touch(),
+    ),
+    "empty folder": Case(
+        "bad style.png out.mp4", INPUT, "bad is a folder without pictures", lambda folder: (folder / "bad").mkdir()
+    ),
+    "no video stream": Case(
+        "bad.m4a style.png out.mp4",
+        INPUT,
+        "bad.m4a has no video stream (it holds audio)",
+        lambda folder: make_sound(folder / "bad.m4a"),
+    ),
+    "no frames": Case("bad.mp4 style.png out.mp4", INPUT, "bad.mp4", no_frames),
+    "truncated": Case("bad.mp4 style.png out.mp4", INPUT, "bad.mp4 is truncated", truncated),
+    "corrupt in the middle": Case("bad.mp4 style.png out.mp4", INPUT, "--on-error hold", corrupt),
+    "playlist dressed as mp4": Case("bad.mp4 style.png out.mp4", INPUT, "is not a video that can be read", playlist),
+    "stream list dressed as mp4": Case("bad.mp4 style.png out.mp4", INPUT, "is not a video that can be read", hls),
+    "too small for the encoder": Case(
+        "bad.mp4 style.png out.mp4", INPUT, "comes to 96x8 pixels, but these layers need 16 or more", tiny
+    ),
+    "made too small": Case("in.mp4 style.png out.mp4 --size 20", INPUT, "comes to 20x"),
+    "too many pixels": Case("in.mp4 style.png out.mp4 --max-pixels 2000", INPUT, "in.mp4"),
+    "start after the end": Case("in.mp4 style.png out.mp4 --start 99", INPUT, "no frames between start and end"),
+    "still after the end": Case("in.mp4 style.png out.png --still 99", INPUT, "no frames"),
+    # the style
+    "style missing": Case("in.mp4 gone.jpg out.mp4", INPUT, "gone.jpg does not exist"),
+    "style not a picture": Case(
+        "in.mp4 bad.jpg out.mp4", INPUT, "bad.jpg", lambda folder: (folder / "bad.jpg").write_text("words " * 100)
+    ),
+    "style is a video": Case("in.mp4 in.mp4 out.mp4", INPUT, "in.mp4"),
+    "style 50,000 pixels wide": Case("in.mp4 bad.png out.mp4", INPUT, "50000 x 2 pixels", wide),
+    "second style missing": Case("in.mp4 style.png out.mp4 --style gone.jpg=0.5", INPUT, "gone.jpg does not exist"),
+    "negative weight": Case("in.mp4 style.png=-1 out.mp4", USAGE, "styles need weights of 0 or more"),
+    # the output
+    "folder missing": Case("in.mp4 style.png gone/out.mp4", RESOURCE, "gone does not exist"),
+    "output exists": Case("in.mp4 style.png taken.mp4", USAGE, "taken.mp4 exists; give -y to overwrite it"),
+    "output is the input": Case("in.mp4 style.png in.mp4 -y", USAGE, "in.mp4 is the input itself"),
+    "output is the input by another name": Case("in.mp4 style.png ./sub/../in.mp4 -y", USAGE, "is the input itself"),
+    "output is the style": Case("in.mp4 style.png style.png -y --still 0", USAGE, "style.png is a style picture"),
+    "unknown suffix": Case("in.mp4 style.png out.xyz", USAGE, "out.xyz: cannot write '.xyz'"),
+    "unknown codec": Case("in.mp4 style.png out.mp4 --codec divx9", USAGE, "unknown codec 'divx9'"),
+    "codec that the container cannot hold": Case("in.mp4 style.png out.webm --codec libx264", USAGE, ".webm"),
+    "unknown preset": Case("in.mp4 style.png out.mp4 --preset warp", USAGE, "unknown preset 'warp'"),
+    "many frames into one picture": Case("in.mp4 style.png out.png", USAGE, "out.png is one picture but there are 24"),
+    "a still into a video": Case("in.mp4 style.png out.mp4 --still 0", USAGE, "--still renders a picture, not out.mp4"),
+    # options
+    "out of range": Case("in.mp4 style.png out.mp4 --strength 9000", USAGE, "--strength 9000 is out of range; allowed"),
+    "not a number": Case("in.mp4 style.png out.mp4 --strength much", USAGE, "--strength much is not allowed"),
+    "not finite": Case("in.mp4 style.png out.mp4 --style-weight nan", USAGE, "--style-weight nan is out of range"),
+    "unknown choice": Case("in.mp4 style.png out.mp4 --optimizer sgd", USAGE, "allowed lbfgs, adam"),
+    "unknown option": Case("in.mp4 style.png out.mp4 --stile x", USAGE, "unrecognized arguments: --stile"),
+    "no abbreviations": Case("in.mp4 style.png out.mp4 --stren 1", USAGE, "unrecognized arguments: --stren"),
+    "words missing": Case("in.mp4 style.png", USAGE, "required: OUT; see nst-video --help"),
+    "nothing at all": Case("", USAGE, "required: IN, STYLE, OUT; see nst-video --help"),
+    "unknown layer": Case("in.mp4 style.png out.mp4 --style-layers relu9_9", USAGE, "vgg19 has no layer 'relu9_9'"),
+    "unknown encoder": Case("in.mp4 style.png out.mp4 --encoder vgg99", USAGE, "--encoder vgg99 is not allowed"),
+    "weights missing": Case("in.mp4 style.png out.mp4 --weights gone.pt", INPUT, "gone.pt is not a file"),
+    "weights of something else": Case("in.mp4 style.png out.mp4 --weights style.png", INPUT, "style.png"),
+    "device that is not there": Case("in.mp4 style.png out.mp4 --device cuda:99", USAGE, "--device cuda:99 is not"),
+    "negative time": Case("in.mp4 style.png out.mp4 --start=-1", USAGE, "--start -1 is not allowed"),
+    "report exists": Case("in.mp4 style.png out.mp4 --trace taken.mp4", USAGE, "taken.mp4 exists; give -y"),
+    "report is the output": Case("in.mp4 style.png out.mp4 --trace out.mp4", USAGE, "out.mp4 is named twice"),
+    "report in a missing folder": Case("in.mp4 style.png out.mp4 --contact-sheet gone/s.png", RESOURCE, "gone"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder: in.mp4, style.png, and a file in the way of the output."""
+    monkeypatch.chdir(tmp_path)
+    make_video(tmp_path / "in.mp4")
+    write_picture(tmp_path / "style.png", picture(3))
+    (tmp_path / "taken.mp4").write_bytes(b"mine")
+    (tmp_path / "sub").mkdir()
+    return tmp_path
+
+
+def contents(folder):
+    """Name -> bytes of every file below `folder`."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_refused_in_one_line(folder, capsys, case):
+    case.prepare(folder)
+    before = contents(folder)
+    assert main(case.words.split()) == case.code
+    printed = capsys.readouterr()
+    last = printed.err.splitlines()[-1]
+    assert last.startswith("nst-video: error: ")
+    assert case.says in last
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+    assert contents(folder) == before
+
+
+def test_bad_input_is_refused_before_torch_is_loaded(folder):
+    code = "import sys; from nst_video.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    for words in ("gone.mp4 style.png out.mp4", "in.mp4 gone.png out.mp4", "in.mp4 style.png gone/out.mp4"):
+        result = subprocess.run(
+            [sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=True
+        )
+        assert result.stdout == "False\n", words
+
+
+FAST = ("--size", "64", "--first-iterations", "4", "--iterations", "1")
+
+
+@pytest.mark.parametrize("spoil", [truncated, corrupt], ids=["truncated", "corrupt in the middle"])
+def test_a_damaged_video_can_be_painted_by_holding_frames(folder, spoil):
+    spoil(folder)
+    assert main(["bad.mp4", "style.png", "out.mp4", "--on-error", "hold", *FAST]) == 0
+    assert (folder / "out.mp4").stat().st_size > 0
+
+
+def test_a_style_with_transparency_is_taken_on_white(folder):
+    rgb = picture(3)
+    alpha = np.zeros(rgb.shape[:2], np.uint8)
+    alpha[:, : alpha.shape[1] // 2] = 255
+    Image.fromarray(np.dstack([rgb, alpha])).save(folder / "clear.png")
+    flat = rgb.copy()
+    flat[:, alpha.shape[1] // 2 :] = 255
+    write_picture(folder / "white.png", flat)
+    for name in ("clear", "white"):
+        assert main(["in.mp4", f"{name}.png", f"{name}_out.png", "--still", "0", *FAST]) == 0
+    assert (folder / "clear_out.png").read_bytes() == (folder / "white_out.png").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/sys takes no files, not even from root, on Linux")
+def test_an_unwritable_folder_is_refused(folder, capsys):
+    assert main(["in.mp4", "style.png", "/sys/out.mp4", *FAST]) == RESOURCE
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("nst-video: error: ")
+    assert "/sys" in last
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_full_disk_is_reported_in_one_line(folder, capsys):
+    assert main(["in.mp4", "style.png", "out.mp4", "--trace", "/dev/full", "-y", *FAST]) == RESOURCE
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert not (folder / "out.mp4").exists()

@@ -1,0 +1,230 @@
+"""The command line: defaults are the dataclasses', what it prints goes where it should, it ends as documented."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from media import make_video, picture
+
+from nst_video import __version__
+from nst_video.cli import given_options, main, make_parser, make_score_parser, parse_style
+from nst_video.options import OPTION_GROUPS, flag_name
+from nst_video.pictures import read_picture, write_picture
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+FAST = ("--size", "64", "--first-iterations", "8", "--iterations", "2")
+FIELDS = [(item, group) for group in OPTION_GROUPS.values() for item in fields(group)]
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The current folder, with in.mp4 (5 frames), style.png and b.png."""
+    monkeypatch.chdir(tmp_path)
+    make_video(tmp_path / "in.mp4", frames=5)
+    write_picture(tmp_path / "style.png", picture(3))
+    write_picture(tmp_path / "b.png", 255 - picture(5))
+    return tmp_path
+
+
+# ---------------------------------------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize(
+    ("parser", "words"), [(make_parser(), ["i", "s", "o"]), (make_score_parser(), ["i", "o"])], ids=["render", "score"]
+)
+def test_defaults_are_those_of_the_dataclasses(parser, words):
+    options = given_options(parser.parse_args(words))
+    assert options == {item.name: item.default for item, _ in FIELDS}
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--size", "full"], "size", "full"),
+        (["--size", "300"], "size", 300),
+        (["--references", "1,3"], "references", (1, 3)),
+        (["--style-layers", "relu1_1, relu2_1"], "style_layers", ("relu1_1", "relu2_1")),
+        (["--style-layer-weights", "2,0.5"], "style_layer_weights", (2.0, 0.5)),
+        (["--keep-colors"], "keep_colors", True),
+        (["-y"], "overwrite", True),
+        (["--start", "1:02.5"], "start", 62.5),
+        (["--device", "cuda:1"], "device", "cuda:1"),
+    ],
+)
+def test_words_become_values(words, name, value):
+    assert given_options(make_parser().parse_args(["i", "s", "o", *words]))[name] == value
+
+
+def test_help_names_every_option_with_its_default(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0
+    assert all(flag_name(item.name) in text for item, _ in FIELDS)
+    assert "(default: relu1_1,relu2_1,relu3_1,relu4_1,relu5_1)" in text
+    assert "nst-video in.mp4 style.jpg out.mp4" in text
+    assert "nst-video score" in text
+
+
+@pytest.mark.parametrize("command", ["score", "info"])
+def test_the_other_commands_have_help(capsys, command):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert f"nst-video {command}" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert (end.value.code, capsys.readouterr().out) == (0, f"nst-video {__version__}\n")
+
+
+def test_a_file_named_like_its_own_weight_is_a_file(files):
+    (files / "a=0.5").touch()
+    assert parse_style("a=0.5") == ("a=0.5", 1.0)
+    assert parse_style("b=0.5") == ("b", 0.5)
+    assert parse_style("b=c.png") == ("b=c.png", 1.0)
+
+
+# ---------------------------------------------------------------------------------------------- the main job
+
+
+def test_the_main_job_on_the_samples(tmp_path, capsys):
+    output = tmp_path / "out.mp4"
+    words = [str(SAMPLES / "bunny.mp4"), str(SAMPLES / "oil.jpg"), str(output), "--end", "0.2", "--json", *FAST]
+    assert main(words) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert (result["output"], result["frames"], result["size"]) == (str(output), 5, [64, 36])
+    assert result["seconds_per_frame"] > 0
+    assert {"content", "style", "tv", "temporal", "loss"} <= set(result["losses"])
+    assert 0 <= result["e_warp"] < 1
+    assert "frame 5 of 5" in printed.err
+    assert "5 frames of 64x36" in printed.err
+
+
+def test_nothing_is_printed_on_stdout_without_json(files, capsys):
+    assert main(["in.mp4", "style.png", "look.png", "--still", "0.1", *FAST]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_trace_and_contact_sheet(files):
+    words = ["in.mp4", "style.png", "out.mp4", "--style", "b.png=0.5", "--trace", "t.jsonl", "--contact-sheet", "s.png"]
+    assert main([*words, *FAST]) == 0
+    rows = [json.loads(line) for line in (files / "t.jsonl").read_text().splitlines()]
+    assert [row["frame"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [len(row["trace"]) for row in rows] == [row["evaluations"] for row in rows]
+    assert read_picture(files / "t.png").size > 0
+    height, width = read_picture(files / "s.png").shape[:2]
+    assert (height, width) == (4 * (42 + 4) + 4, 4 * (64 + 4) + 4)  # 5 pairs in rows of 4
+
+
+def test_output_is_replaced_only_when_asked(files, capsys):
+    (files / "look.png").write_bytes(b"mine")
+    words = ["in.mp4", "style.png", "look.png", "--still", "0", *FAST]
+    assert main(words) == 2
+    assert (files / "look.png").read_bytes() == b"mine"
+    assert main([*words, "-y"]) == 0
+    assert read_picture(files / "look.png").shape == (42, 64, 3)
+
+
+def test_remarks_about_the_input_show_once(files, capsys):
+    make_video(files / "old.mkv", frames=4, interlaced=True, codec="libx264")
+    assert main(["old.mkv", "style.png", "out.mp4", *FAST]) == 0
+    remarks = [line for line in capsys.readouterr().err.splitlines() if "interlaced" in line]
+    assert len(remarks) == 1
+
+
+# ---------------------------------------------------------------------------------------------- score and info
+
+
+@pytest.fixture
+def painted(files):
+    assert main(["in.mp4", "style.png", "out.mp4", *FAST]) == 0
+    return files
+
+
+def test_score_prints_coherence_and_style_together(painted, capsys):
+    capsys.readouterr()
+    assert main(["score", "in.mp4", "out.mp4", "--style", "style.png"]) == 0
+    text = capsys.readouterr().out
+    assert "E_warp" in text
+    assert "style distance" in text
+
+
+def test_score_as_json_csv_and_plot(painted, capsys):
+    capsys.readouterr()
+    words = ["score", "in.mp4", "out.mp4", "--style", "style.png", "--json", "--csv", "s.csv", "--plot", "s.png"]
+    assert main([*words, "--reference", "1", *FAST]) == 0
+    score = json.loads(capsys.readouterr().out)
+    assert score["frames"] == 5
+    assert score["reference"]["frames"] > 0
+    assert len((painted / "s.csv").read_text().splitlines()) == 1 + 5
+    assert read_picture(painted / "s.png").size > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["score", "in.mp4", "in.mp4"], "score needs the style picture: --style FILE"),
+        (["score", "in.mp4", "in.mp4", "--style", "style.png", "--reference", "-1"], "--reference -1 is out of range"),
+        (["score", "in.mp4", "in.mp4", "--style", "style.png", "--csv", "in.mp4"], "in.mp4 is named twice"),
+        (["score", "in.mp4", "in.mp4", "--style", "style.png", "--plot", "b.png"], "b.png exists; give -y"),
+    ],
+)
+def test_score_used_wrongly(files, capsys, words, message):
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_info_says_where_things_are(capsys):
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["nst-video"] == __version__
+    assert facts["packages"]["torch"]
+    assert "cpu" in facts["devices"]
+    assert facts["encoders"]["vgg19"]["weights"] == "in the package"
+    assert Path(facts["encoders"]["vgg19"]["path"]).is_file()
+
+
+def test_info_for_people(capsys):
+    assert main(["info"]) == 0
+    assert re.search(r"vgg19: in the package, .*vgg19\.safetensors", capsys.readouterr().out)
+
+
+# ---------------------------------------------------------------------------------------------- how it ends
+
+
+def test_debug_shows_where_an_error_came_from(files, capsys):
+    assert main(["gone.mp4", "style.png", "out.mp4", "--debug"]) == 3
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert printed.splitlines()[-1].startswith("nst-video: error: gone.mp4")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_stopped_half_way_nothing_is_left(files, number, code):
+    before = set(files.iterdir())
+    words = ["in.mp4", "style.png", "out.mp4", "--size", "64", "--first-iterations", "2", "--iterations", "100000"]
+    with subprocess.Popen([sys.executable, "-m", "nst_video", *words], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "frame 1 of 5" in process.stderr.readline()
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == code
+    assert rest.splitlines()[-1].startswith("nst-video: error: ")
+    assert "Traceback" not in rest
+    assert set(files.iterdir()) == before
+
+
+def test_the_program_can_be_run_as_a_module():
+    result = subprocess.run(
+        [sys.executable, "-m", "nst_video", "--version"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == f"nst-video {__version__}\n"

@@ -1,0 +1,52 @@
+"""What importing costs: nothing heavy is loaded before it is needed."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+import nst_video
+
+HEAVY = ("torch", "cv2", "av", "scenedetect", "matplotlib", "PIL")
+
+
+def loaded_after(code):
+    """The heavy modules that a fresh interpreter has loaded after `code`."""
+    report = f"{code}\nimport sys; print('loaded:', *(m for m in {HEAVY!r} if m in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
+    return result.stdout.splitlines()[-1].removeprefix("loaded:").split()
+
+
+@pytest.mark.parametrize("module", ["nst_video", "nst_video.options", "nst_video.errors", "nst_video.cli"])
+def test_light_modules_load_nothing_heavy(module):
+    assert loaded_after(f"import {module}") == []
+
+
+@pytest.mark.parametrize("module", ["plan", "video", "pictures", "plots", "shots", "reports", "render"])
+def test_looking_at_inputs_needs_no_torch(module):
+    assert "torch" not in loaded_after(f"import nst_video.{module}")
+
+
+def test_help_loads_nothing_heavy():
+    code = "from nst_video.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    assert loaded_after(code) == []
+
+
+def test_help_is_quick():
+    def seconds():
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "nst_video", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - begun
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def test_every_public_name_is_there():
+    assert "stylize" in dir(nst_video)
+    assert all(getattr(nst_video, name).__name__ == name for name in dir(nst_video))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'stilize'"):
+        _ = nst_video.stilize

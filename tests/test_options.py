@@ -1,0 +1,112 @@
+"""Options: what is accepted, what is refused and how, and what presets decide."""
+
+from dataclasses import FrozenInstanceError, fields
+from fractions import Fraction
+
+import pytest
+
+from nst_video.errors import UsageError
+from nst_video.options import (
+    OPTION_GROUPS,
+    PRESETS,
+    EffortOptions,
+    LookOptions,
+    OutputOptions,
+    Time,
+    resolve_effort,
+    split_options,
+)
+
+REFUSED = {
+    "above": ({"strength": 9000}, "--strength 9000 is out of range; allowed 0 to 10"),
+    "below": ({"style_scale": 0}, "--style-scale 0 is out of range; allowed 0.05 to 8"),
+    "nan": ({"strength": float("nan")}, "--strength nan is out of range; allowed 0 to 10"),
+    "infinite": ({"content_weight": float("inf")}, "--content-weight inf is out of range; allowed 0 or more"),
+    "not whole": ({"seed": 1.5}, "--seed 1.5 is out of range; allowed 0 or more"),
+    "boolean for a number": ({"iterations": True}, "--iterations True is not allowed; allowed 1 to 100000"),
+    "none where a value is needed": ({"strength": None}, "--strength None is not allowed; allowed 0 to 10"),
+    "word": ({"size": "huge"}, "--size huge is not allowed; allowed 16 to 16384 or full"),
+    "choice": ({"quality": "superb"}, "--quality superb is not allowed; allowed draft, standard, best"),
+    "device": ({"device": "cuda:x"}, "--device cuda:x is not allowed; allowed auto, cpu, cuda, mps, cuda:N"),
+    "encoder": ({"encoder": "resnet"}, "--encoder resnet is not allowed; allowed vgg19, "),
+    "references without 1": ({"references": (2, 4)}, "--references 2,4 is not allowed; allowed 1 to 64, several"),
+    "references out of order": ({"references": (1, 4, 2)}, "--references 1,4,2 is not allowed"),
+    "no layer": ({"style_layers": ()}, "--style-layers  is not allowed"),
+    "weights do not match layers": ({"style_layer_weights": (1.0, 2.0)}, "--style-layer-weights has 2 weights for 5"),
+    "time": ({"start": "soon"}, "--start soon is not allowed; allowed seconds such as 2.5 or a timecode"),
+    "negative time": ({"end": -1}, "--end -1 is not allowed"),
+    "start after end": ({"start": 3, "end": 2}, "--start 3 is not before --end 2; allowed start < end"),
+    "still and start": ({"still": 1, "start": 0}, "--still renders one frame; it cannot be combined with"),
+    "flag": ({"keep_colors": "yes"}, "--keep-colors yes is not allowed; allowed True or False"),
+    "unknown name": ({"strenght": 1}, "unknown option 'strenght'; there are "),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(values, message):
+    with pytest.raises(UsageError) as refusal:
+        split_options(values)
+    assert str(refusal.value).startswith(message)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2.5", Fraction(5, 2)),
+        ("2.5s", Fraction(5, 2)),
+        (".5", Fraction(1, 2)),
+        ("1:02.5", Fraction(125, 2)),
+        ("1:00:01", Fraction(3601)),
+        ("0.1", Fraction(1, 10)),
+        ("1001/30000", Fraction(1001, 30000)),
+    ],
+)
+def test_times_are_exact(text, seconds):
+    assert Time().parse(text) == seconds
+    assert OutputOptions(start=text).start == seconds
+
+
+def test_times_may_be_numbers():
+    options = OutputOptions(start=0.1, end=2)
+    assert (options.start, options.end) == (Fraction(1, 10), Fraction(2))
+
+
+def test_a_list_is_taken_as_a_tuple():
+    _, look, coherence, _, _ = split_options({"style_layers": ["relu1_1"], "references": [1, 3]})
+    assert (look.style_layers, coherence.references) == (("relu1_1",), (1, 3))
+
+
+@pytest.mark.parametrize("quality", PRESETS)
+def test_a_preset_decides_everything_that_is_open(quality):
+    effort = resolve_effort(EffortOptions(quality=quality))
+    assert None not in [getattr(effort, item.name) for item in fields(effort)]
+
+
+def test_what_is_given_stays():
+    effort = resolve_effort(EffortOptions(quality="best", size=99, iterations=2))
+    assert (effort.size, effort.iterations) == (99, 2)
+    assert effort.first_iterations == PRESETS["best"]["first_iterations"]
+
+
+def test_better_presets_do_more():
+    efforts = [resolve_effort(EffortOptions(quality=quality)) for quality in ("draft", "standard", "best")]
+    assert [(e.size, e.first_iterations, e.iterations) for e in efforts] == sorted(
+        (e.size, e.first_iterations, e.iterations) for e in efforts
+    )
+
+
+def test_options_are_frozen():
+    look = LookOptions()
+    with pytest.raises(FrozenInstanceError):
+        look.strength = 2
+
+
+def test_no_name_is_in_two_groups():
+    names = [item.name for group in OPTION_GROUPS.values() for item in fields(group)]
+    assert len(names) == len(set(names))
+
+
+def test_every_field_says_what_it_is():
+    described = [item.metadata for group in OPTION_GROUPS.values() for item in fields(group)]
+    assert all(metadata["help"] and metadata["kind"].allowed() for metadata in described)

@@ -1,0 +1,233 @@
+"""The render loop with a stylizer that does nothing or fails, and the whole of it on a few small frames."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from media import make_video, packets_of, picture
+
+import nst_video
+from nst_video.ahead import Ahead
+from nst_video.errors import InputError, NstVideoError, ResourceError
+from nst_video.pictures import read_picture, write_picture
+from nst_video.plan import make_plan
+from nst_video.render import render_plan, stylize
+from nst_video.stylizer import State
+from nst_video.video import VideoReader
+
+UNEVEN = (0, 512, 700, 1900, 2000, 4096)
+FAST = {"size": 64, "first_iterations": 12, "iterations": 3}
+
+
+class Identity:
+    """Hands every frame back; remembers how often a shot began and how many references each frame had."""
+
+    def __init__(self):
+        self.shots = 0
+        self.references = []
+        self.times = []
+
+    def initial_state(self):
+        self.shots += 1
+        return State()
+
+    def step(self, image, motion, state, controls):
+        self.references.append(motion.references)
+        self.times.append((controls.time, controls.dt))
+        return image, state
+
+
+class Failing(Identity):
+    """Raises on the third frame."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def step(self, image, motion, state, controls):
+        if len(self.references) == 2:
+            raise self.error
+        return super().step(image, motion, state, controls)
+
+
+@pytest.fixture
+def style(tmp_path):
+    path = tmp_path / "style.png"
+    write_picture(path, picture(3))
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return make_video(tmp_path / "in.mp4", pts=UNEVEN, sound="aac")
+
+
+@pytest.fixture
+def plan(clip, style, tmp_path):
+    return make_plan(clip, style, tmp_path / "out.mp4")
+
+
+def frames_of(path):
+    with VideoReader(path) as reader:
+        batches = list(reader)
+    return np.concatenate([batch.rgb for batch in batches]), sum((batch.pts for batch in batches), ())
+
+
+def test_pictures_times_and_sound_come_through(plan, clip, tmp_path):
+    render_plan(plan, Identity())
+    (before, _), (after, pts) = frames_of(clip), frames_of(tmp_path / "out.mp4")
+    assert pts == UNEVEN
+    assert np.median(np.abs(before.astype(int) - after)) <= 1
+    assert packets_of(tmp_path / "out.mp4", "audio") == packets_of(clip, "audio")
+
+
+def test_every_shot_starts_anew(tmp_path, style):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(16):
+        write_picture(folder / f"{number:03}.png", picture(0) if number < 7 else 255 - picture(0))
+    identity = Identity()
+    result = render_plan(make_plan(folder, style, tmp_path / "out.mp4"), identity)
+    assert (result.shots, identity.shots) == (2, 2)
+    assert identity.references == [0, 1, 2, 2, 3, 3, 3, 0, 1, 2, 2, 3, 3, 3, 3, 3]
+    assert [row.shot for row in result.rows] == [0] * 7 + [1] * 9
+    assert [row.frame for row in result.rows if row.e_warp is None] == [0, 7]
+
+
+def test_the_stylizer_hears_the_time_of_every_frame(plan):
+    identity = Identity()
+    render_plan(plan, identity)
+    seconds = [pts / 12800 for pts in UNEVEN]
+    assert [time for time, _ in identity.times] == seconds
+    assert [dt for _, dt in identity.times] == pytest.approx([0, *np.diff(seconds)])
+
+
+def test_a_still_scene_handed_through_does_not_flicker(tmp_path, style):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(4):
+        write_picture(folder / f"{number:03}.png", picture(0))
+    result = render_plan(make_plan(folder, style, tmp_path / "out.mp4"), Identity())
+    assert result.e_warp == pytest.approx(0, abs=1e-9)
+
+
+def test_progress_is_told_after_every_frame(plan):
+    seen = []
+    result = render_plan(plan, Identity(), progress=seen.append)
+    assert [(progress.done, progress.frames) for progress in seen] == [(n, 6) for n in range(1, 7)]
+    assert tuple(progress.report for progress in seen) == result.rows
+    assert all(np.array_equal(progress.before, progress.after) for progress in seen)
+
+
+@pytest.mark.parametrize("error", [NstVideoError("not finite"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_nothing_is_left_after_a_failure(plan, tmp_path, error):
+    before = set(tmp_path.iterdir())
+    with pytest.raises(type(error)):
+        render_plan(plan, Failing(error))
+    assert set(tmp_path.iterdir()) == before
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("nst-video")] == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), torch.OutOfMemoryError("CUDA")],
+    ids=["python", "cpu", "cuda"],
+)
+def test_lack_of_memory_says_what_to_do(plan, error):
+    with pytest.raises(ResourceError, match="not enough memory on cpu for frames of 96x64 pixels; choose a smaller"):
+        render_plan(plan, Failing(error))
+
+
+def test_other_errors_of_torch_are_not_taken_for_lack_of_memory(plan):
+    with pytest.raises(RuntimeError, match="shapes"):
+        render_plan(plan, Failing(RuntimeError("shapes differ")))
+
+
+@pytest.mark.parametrize(
+    "pts", [(*UNEVEN, 5000), (*UNEVEN[:-1], 4097)], ids=["fewer frames than planned", "another time"]
+)
+def test_an_input_that_changed_since_it_was_planned_is_refused(plan, pts, tmp_path):
+    with pytest.raises(InputError, match="chang"):
+        render_plan(replace(plan, pts=pts, shots=((0, len(pts)),)), Identity())
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_ahead_runs_no_further_ahead_than_allowed():
+    made = []
+
+    def numbers():
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    with Ahead(numbers(), depth=2) as items:
+        assert next(items) == 0
+    assert len(made) <= 1 + 2 + 1  # taken, waiting, and the one that found no room
+
+
+def test_ahead_hands_on_what_was_raised():
+    def numbers():
+        yield 1
+        raise ValueError("broken")
+
+    seen = []
+    with pytest.raises(ValueError, match="broken"), Ahead(numbers(), depth=4) as items:
+        seen.extend(items)
+    assert seen == [1] or seen == []
+
+
+def test_ahead_closes_its_source_when_left_early():
+    closed = threading.Event()
+
+    def numbers():
+        try:
+            yield from range(100)
+        finally:
+            closed.set()
+
+    with Ahead(numbers(), depth=1) as items:
+        next(items)
+    assert closed.is_set()
+
+
+@pytest.fixture
+def painted(clip, style, tmp_path):
+    return stylize(clip, style, tmp_path / "out.mp4", **FAST)
+
+
+def test_the_whole_of_it(painted, tmp_path):
+    pictures, pts = frames_of(tmp_path / "out.mp4")
+    assert (painted.frames, painted.size, pictures.shape[1:], pts) == (6, (64, 42), (42, 64, 3), UNEVEN)
+    assert painted.rows[0].evaluations <= 12
+    assert all(row.evaluations <= 3 for row in painted.rows[1:])
+    assert painted.losses["loss"] > 0
+
+
+def test_the_same_seed_gives_the_same_frames(painted, clip, style, tmp_path):
+    stylize(clip, style, tmp_path / "again.mp4", **FAST)
+    assert np.array_equal(frames_of(tmp_path / "out.mp4")[0], frames_of(tmp_path / "again.mp4")[0])
+
+
+def test_several_styles_and_a_still(clip, style, tmp_path):
+    other = tmp_path / "other.png"
+    write_picture(other, 255 - picture(5))
+    looks = {
+        "one": style,
+        "both": [(style, 1), (other, 1)],
+        "same": [style, (other, 0)],
+    }
+    for name, styles in looks.items():
+        result = nst_video.stylize(clip, styles, tmp_path / f"{name}.png", still=0.05, **FAST)
+        assert (result.frames, result.size) == (1, (64, 42))
+    one, both, same = (read_picture(tmp_path / f"{name}.png") for name in looks)
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, both)
+
+
+def test_a_picture_is_painted_too(style, tmp_path):
+    write_picture(tmp_path / "photo.jpg", picture(0))
+    result = stylize(tmp_path / "photo.jpg", style, tmp_path / "out.png", **FAST)
+    assert result.frames == 1
+    assert read_picture(tmp_path / "out.png").shape == (42, 64, 3)
