@@ -1,0 +1,53 @@
+"""What the README shows works as it stands there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from media import make_video, picture
+
+from nst_video.cli import EXAMPLES, make_parser, make_score_parser
+from nst_video.options import PRESETS
+from nst_video.pictures import write_picture
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def command_lines():
+    """Every nst-video command in the README's blocks and in the examples of --help, without what explains it."""
+    lines = [line for block in (*blocks("sh"), EXAMPLES) for line in block.splitlines()]
+    found = [re.search(r"(?:^|&& )\s*(nst-video .*?)(?:\s{2,}.*)?$", line) for line in lines]
+    return [match[1] for match in found if match]
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_every_command_is_understood(line):
+    words = shlex.split(line)[1:]
+    if words[0] == "info":
+        assert words == ["info"]
+        return
+    parser = make_score_parser() if words[0] == "score" else make_parser()
+    assert parser.parse_args(words[1:] if words[0] == "score" else words).input
+
+
+def test_the_table_of_presets_is_theirs():
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d+)[^|]*\| (?:at most )?(\d+) \|$", README, re.MULTILINE)
+    assert {name: tuple(map(int, numbers)) for name, *numbers in rows} == {
+        name: (preset["size"], preset["first_iterations"], preset["iterations"]) for name, preset in PRESETS.items()
+    }
+
+
+def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_video(tmp_path / "in.mp4", frames=2, size=(48, 32))
+    write_picture(tmp_path / "style.jpg", picture(3))
+    names = {"frames": [picture(number, 48, 32) for number in range(2)]}
+    for block in blocks("python"):
+        exec(block, names)
+    assert names["result"].frames == 2
+    assert names["painted"].shape == (32, 48, 3)
