@@ -66,9 +66,10 @@ class VideoCodec:
     options: Callable[[float, str], dict[str, str]]
     containers: tuple[str, ...]
     largest_crf: float | None = None  # None: lossless or of fixed quality, crf and preset say nothing
-    tags: Mapping[str, str] = field(
-        default_factory=dict
-    )  # container -> codec tag, where the default one is not widely played
+    # container -> codec tag, where the default one is not widely played
+    tags: Mapping[str, str] = field(default_factory=dict)
+    # set while it is opened: some libraries write to stderr unless told so there
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 CODECS: dict[str, VideoCodec] = {
@@ -77,7 +78,7 @@ CODECS: dict[str, VideoCodec] = {
         "yuv420p", _x265, (".mp4", ".m4v", ".mov", ".mkv"), 51, {".mp4": "hvc1", ".m4v": "hvc1", ".mov": "hvc1"}
     ),
     "libvpx-vp9": VideoCodec("yuv420p", _vp9, (".webm", ".mkv", ".mp4"), 63),
-    "libsvtav1": VideoCodec("yuv420p", _av1, (".mp4", ".webm", ".mkv"), 63),
+    "libsvtav1": VideoCodec("yuv420p", _av1, (".mp4", ".webm", ".mkv"), 63, environment={"SVT_LOG": "1"}),
     "ffv1": VideoCodec("bgr0", _ffv1, (".mkv",)),
     "prores_ks": VideoCodec("yuv422p10le", _prores, (".mov", ".mkv")),
 }
@@ -170,13 +171,22 @@ def check_output(
         folder = folder.parent  # the folder of a numbered pattern is made, like a folder given as output
     if not folder.is_dir():
         raise ResourceError(f"the folder {folder} does not exist; make it first or write elsewhere")
-    if source is not None and target.exists() and os.path.exists(source) and os.path.samefile(source, target):
+    if source is not None and _is_same(os.fspath(source), target):
         raise UsageError(f"{target} is the input itself; choose another name for the output")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ResourceError(f"the folder {folder} is not writable; write elsewhere")
     if not overwrite and _is_taken(target, kind):
         raise UsageError(f"{target} exists; give -y to overwrite it, or another name")
     return kind
+
+
+def _is_same(source: str, target: Path) -> bool:
+    """Whether writing `target` would write over `source`: the same file through any link, or the same pictures."""
+    if is_pattern(source):
+        folder = target.parent if is_pattern(str(target)) else target
+        same_names = target.name == Path(source).name or not is_pattern(str(target))
+        return same_names and folder.exists() and os.path.samefile(Path(source).parent, folder)
+    return target.exists() and os.path.exists(source) and os.path.samefile(source, target)
 
 
 def _is_taken(target: Path, kind: str) -> bool:

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from av.video.reformatter import Interpolation
-
 UNSPECIFIED = 2  # of matrix, primaries and transfer; 0 of range (ITU-T H.273 numbering, as FFmpeg uses it)
 LIMITED, FULL = 1, 2
 BT709, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020_NCL = 1, 4, 5, 6, 7, 9
@@ -21,13 +19,6 @@ SCALER_MATRIX = {
 SCALER_RANGE = {LIMITED: "MPEG", FULL: "JPEG"}
 HDR_TRANSFERS = {16: "PQ (HDR10, Dolby Vision)", 18: "HLG"}
 LINES_OF_STANDARD_DEFINITION = 576
-
-# Without these the scaler takes short cuts: nearest chroma and errors of 3 levels instead of 2.
-_EXACT = (
-    Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.BITEXACT
-)
-SHRINK = Interpolation.AREA | _EXACT
-ENLARGE = Interpolation.BICUBIC | _EXACT
 
 
 @dataclass(frozen=True)

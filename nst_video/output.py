@@ -4,9 +4,10 @@ appear complete.
 
 import errno
 import logging
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -14,20 +15,24 @@ from typing import Any, Protocol
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.container import OutputContainer
 
 from nst_video.codecs import CONTAINERS, GIF, find_codec
-from nst_video.color_tags import ENLARGE, SCALER_MATRIX, SCALER_RANGE
+from nst_video.conversion import FromRgb
 from nst_video.errors import ResourceError, UsageError
 from nst_video.pictures import write_picture
-from nst_video.probe import VideoInfo, exact
-from nst_video.sequences import is_pattern, number_file
+from nst_video.probe import VideoInfo
+from nst_video.sequences import is_pattern, number_file, numbered
 from nst_video.streams import Companions, Cut
 
 log = logging.getLogger(__name__)
 
 # What a full or failing disk is called by the system; "file too large" is a quota's way of saying so.
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
+COARSEST_CLOCK = 10_000  # units a second, at least, that mp4 and mov files count in
+SHORTEST_IN_GIF = Fraction(1, 50)  # seconds; players show shorter frames for a tenth of a second
+LONGEST_LAST = 10  # times the usual: a longer last frame is more likely a wrong duration in the header
+OWN_FILE = {"protocol_whitelist": "file"}
 
 
 class Output(Protocol):
@@ -62,9 +67,9 @@ class VideoOutput:
         end: Fraction | float | None,
     ) -> None:
         self.path, self.info, self.size = Path(path), info, size
-        suffix = self.path.suffix.lower()
-        encoder, self.codec = ("gif", GIF) if suffix == ".gif" else find_codec(codec, suffix, crf, preset)
-        self._check_even(encoder)
+        self.suffix = self.path.suffix.lower()
+        self.is_gif = self.suffix == ".gif"
+        encoder, self.codec = ("gif", GIF) if self.is_gif else find_codec(codec, self.suffix, crf, preset)
         self.part = temporary(self.path)
         self.cut = start is not None
         self.end = None if end is None else info.start_pts * info.time_base + Fraction(end)
@@ -72,19 +77,18 @@ class VideoOutput:
         self.pending: tuple[np.ndarray, int] | None = None  # waits for its successor, which gives its duration
         self.pts: list[int] = []
         self.durations: dict[int, int] = {}
-        self.reformatter = VideoReformatter()
-        with disk_errors(self.path):
-            self.container = self._open_container(CONTAINERS.get(suffix, "gif"))
-        self.stream = self._add_stream(encoder, self.codec.options(crf, preset), suffix)
-        self.companions = Companions(info, self.container, suffix)
+        self.convert = FromRgb(self.codec.pixel_format, info.color)
+        self.container = self._open_container()
+        self.stream = self._add_stream(encoder, self.codec.options(crf, preset))
+        self.companions = Companions(info, self.container, self.suffix)
 
     def write(self, rgb: np.ndarray, pts: int) -> None:
         """Takes uint8 (H, W, 3) RGB at `pts` of the source's time base."""
         with disk_errors(self.path):
             if self.shift is None:
-                self.shift = pts if self.cut else self.info.origin_pts
                 self._begin(pts)
             if self.pending is not None:
+                self._check_gif_speed(pts - self.pending[1])
                 self._encode(*self.pending, duration=pts - self.pending[1])
             self.pending = (rgb, pts)
 
@@ -95,7 +99,6 @@ class VideoOutput:
                 self._encode(*self.pending, duration=self._last_duration(self.pending[1]))
                 self._mux(self.stream.encode(None))
                 self.companions.mux_until(None)
-            self.companions.close()
             self.container.close()
 
     def publish(self) -> None:
@@ -103,6 +106,7 @@ class VideoOutput:
         with disk_errors(self.path):
             self._verify()
             sync(self.part)
+            self.companions.close()
             os.replace(self.part, self.path)
 
     def discard(self) -> None:
@@ -110,50 +114,55 @@ class VideoOutput:
         self.companions.close()
         try:
             self.container.close()
-        except (av.error.FFmpegError, OSError, ValueError):
-            log.debug("closing the abandoned %s failed", self.part)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            log.debug("closing the abandoned %s failed: %s", self.part, error)
         self.part.unlink(missing_ok=True)
 
-    def _check_even(self, encoder: str) -> None:
-        if "420" in self.codec.pixel_format and (self.size[0] % 2 or self.size[1] % 2):
-            raise UsageError(f"{encoder} needs an even width and height; got {self.size[0]} x {self.size[1]}")
-
-    def _open_container(self, container_format: str) -> Any:
+    def _open_container(self) -> OutputContainer:
+        container_format = CONTAINERS.get(self.suffix, "gif")
         options = {}
         if container_format in ("mp4", "mov"):
             # Both clocks count in the source's units, so no time is rounded, the offsets in edit lists included.
             units = self.info.time_base.denominator
-            options = {"video_track_timescale": str(units), "movie_timescale": str(units * max(1, -(-10000 // units)))}
+            multiple = units * max(1, -(-COARSEST_CLOCK // units))
+            options = {"video_track_timescale": str(units), "movie_timescale": str(multiple)}
+        else:
+            # Encoders start sound a little early; making room for that would change the pictures' times.
+            options = {"avoid_negative_ts": "disabled"}
         return av.open(str(self.part), "w", format=container_format, container_options=options)
 
-    def _add_stream(self, encoder: str, options: dict[str, str], suffix: str) -> Any:
+    def _add_stream(self, encoder: str, options: dict[str, str]) -> Any:
         stream = self.container.add_stream(encoder, rate=self.info.average_rate, options=options)
-        stream.width, stream.height = self.size
-        stream.pix_fmt = self.codec.pixel_format
-        stream.codec_context.time_base = self.info.time_base
-        stream.time_base = self.info.time_base
+        context = stream.codec_context
+        context.width, context.height = self.size
+        context.pix_fmt = self.codec.pixel_format
+        context.time_base = stream.time_base = self.info.time_base
         if self.info.sample_aspect_ratio != 1:
-            stream.codec_context.sample_aspect_ratio = self.info.sample_aspect_ratio
+            context.sample_aspect_ratio = self.info.sample_aspect_ratio
         if "yuv" in self.codec.pixel_format:
             color = self.info.color
-            stream.codec_context.color_range = color.range
-            stream.codec_context.colorspace = color.matrix
-            stream.codec_context.color_primaries = color.primaries
-            stream.codec_context.color_trc = color.transfer
-        if suffix in self.codec.tags:
-            stream.codec_context.codec_tag = self.codec.tags[suffix]
+            context.color_range, context.colorspace = color.range, color.matrix
+            context.color_primaries, context.color_trc = color.primaries, color.transfer
+        if self.suffix in self.codec.tags:
+            context.codec_tag = self.codec.tags[self.suffix]
+        try:
+            with _environment(self.codec.environment):
+                context.open()
+        except av.error.FFmpegError as error:
+            width, height = self.size
+            raise UsageError(f"{encoder} cannot encode {width} x {height} pixels with these options") from error
         return stream
 
     def _begin(self, first_pts: int) -> None:
+        # A gif has no clock to start late on; transport streams start anywhere.
+        self.shift = first_pts if self.cut or self.is_gif else self.info.origin_pts
         base = self.info.time_base
-        first = first_pts * base if self.cut else None
-        self.companions.start(Cut(first, self.end, (self.shift or 0) * base))
+        self.companions.start(Cut(first_pts * base if self.cut else None, self.end, self.shift * base), self.stream)
 
     def _encode(self, rgb: np.ndarray, pts: int, duration: int) -> None:
-        frame = self._convert(rgb)
+        frame = self.convert(rgb)
         frame.pts = pts - (self.shift or 0)
         frame.time_base = self.info.time_base
-        frame.duration = duration
         self.pts.append(frame.pts)
         self.durations[frame.pts] = duration
         self._mux(self.stream.encode(frame))
@@ -165,51 +174,41 @@ class VideoOutput:
                 self.companions.mux_until(packet.dts * self.info.time_base)
             self.container.mux_one(packet)
 
-    def _convert(self, rgb: np.ndarray) -> av.VideoFrame:
-        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-        is_yuv = "yuv" in self.codec.pixel_format
-        # The encoder would convert by itself, to untagged BT.601.
-        return self.reformatter.reformat(
-            frame,
-            format=self.codec.pixel_format,
-            src_color_range="JPEG",
-            dst_colorspace=SCALER_MATRIX[self.info.color.matrix] if is_yuv else None,
-            dst_color_range=SCALER_RANGE[self.info.color.range] if is_yuv else "JPEG",
-            interpolation=ENLARGE,
-            threads=1,
-        )
+    def _check_gif_speed(self, duration: int) -> None:
+        if self.is_gif and duration * self.info.time_base < SHORTEST_IN_GIF:
+            raise UsageError(f"{self.path}: a gif shows at most 50 frames/s; use --stride 2, or write .mp4")
 
     def _last_duration(self, pts: int) -> int:
-        """The last frame lasts to the end of the source, if that is known and near; else as long as the frame before
-        it, or one frame.
-        """
-        usual = (
-            pts - (self.pts[-1] + (self.shift or 0))
-            if self.pts
-            else round(1 / (self.info.average_rate * self.info.time_base))
-        )
+        """To the end of the source where that is known and near, else as long as the frame before it, or one frame."""
+        one = round(1 / (self.info.average_rate * self.info.time_base))
+        usual = max(pts - (self.pts[-1] + (self.shift or 0)) if self.pts else one, 1)
         if self.info.duration is None or self.end is not None:
-            return max(usual, 1)
+            return usual
         rest = self.info.start_pts + round(self.info.duration / self.info.time_base) - pts
-        return rest if 0 < rest <= 10 * usual else max(usual, 1)
+        return rest if 0 < rest <= LONGEST_LAST * usual else usual
 
     def _verify(self) -> None:
         """Decodes the finished file: as many frames as were written, at their times, and every packet of sound."""
-        with av.open("file:" + os.path.abspath(self.part)) as container:
-            stream = container.streams.video[0]
-            base = exact(stream.time_base)
-            found: list[int] = []
-            packets: dict[int, int] = {}
-            stream.thread_type = "AUTO"
-            for packet in container.demux():
-                if packet.stream.type == "video" and packet.stream.index == stream.index:
-                    found += [frame.pts for frame in packet.decode()]
-                elif packet.size:
-                    packets[packet.stream.index] = packets.get(packet.stream.index, 0) + 1
-        wanted = [round(pts * self.info.time_base / base) for pts in self.pts]
+        found: list[int] = []
+        packets: dict[int, int] = {}
+        try:
+            with av.open("file:" + os.path.abspath(self.part), options=OWN_FILE) as container:
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                base = Fraction(stream.time_base)
+                for packet in container.demux():
+                    if packet.stream.index == stream.index:
+                        found += [frame.pts for frame in packet.decode()]
+                    elif packet.size:
+                        packets[packet.stream.index] = packets.get(packet.stream.index, 0) + 1
+        except av.error.FFmpegError as error:
+            raise ResourceError(f"{self.path} did not verify ({error.strerror}); nothing was kept") from error
+        # Containers with a coarser clock (mkv: milliseconds) round to the nearest unit.
+        wanted = [math.floor(pts * self.info.time_base / base + Fraction(1, 2)) for pts in self.pts]
         if found != wanted:
+            matching = sum(one == other for one, other in zip(found, wanted, strict=False))
             raise ResourceError(
-                f"{self.path} did not verify: {len(found)} of {len(wanted)} frames read back at their times; "
+                f"{self.path} did not verify: {matching} of {len(wanted)} frames read back at their times; "
                 "nothing was kept"
             )
         self.companions.verify(packets)
@@ -274,6 +273,9 @@ class SequenceOutput:
             for name in self.names:
                 os.replace(self.part / name, self.folder / name)
             self.part.rmdir()
+            left = len(numbered(str(self.folder / self.pattern))) - len(self.names)
+            if left > 0:
+                log.warning("%s: %d pictures of an earlier, longer run are still there", self.folder, left)
 
     def discard(self) -> None:
         """Removes the hidden folder."""
@@ -292,6 +294,21 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """These environment variables for the time of the `with`."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -25,8 +25,6 @@ DEFAULT_MAX_PIXELS = 1 << 26  # 67 million, two 8K frames
 DEFAULT_RATE = Fraction(25)  # frames/s of an image sequence, which has no timing of its own
 VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,gif"
 READABLE = "mp4, mov, mkv, webm, avi, ts and gif"
-# Demuxers in which one packet of video is one frame, so a packet without a frame is a lost frame.
-PACKET_IS_FRAME = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
 # Demuxers whose clock starts anywhere; what is made of them starts at zero.
 FREE_CLOCK = frozenset({"mpegts"})
 
@@ -72,7 +70,8 @@ class VideoInfo:
     mirrored: bool = False  # left-right, before the rotation
     start_pts: int = 0  # pts of the first frame; start and end count from it
     origin_pts: int = 0  # what the writer subtracts: not zero only where the clock starts anywhere (transport streams)
-    duration: Fraction | None = None  # seconds
+    duration: Fraction | None = None  # seconds, of the video stream where that is known
+    duration_of_file: Fraction | None = None  # seconds, from zero to the last end of any stream, as the header promises
     declared_frames: int | None = None
     bit_depth: int = 8
     interlaced: bool = False
@@ -181,7 +180,7 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
             primaries=frame.color_primaries,
             transfer=frame.color_trc,
             lines=min(frame.width, frame.height),
-            is_rgb=frame.format.is_rgb or frame.format.has_palette,
+            is_rgb=is_rgb(frame),
         ),
         codec=context.name,
         pixel_format=frame.format.name,
@@ -191,6 +190,7 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
         start_pts=start_pts,
         origin_pts=_origin(container, stream),
         duration=_duration(container, stream),
+        duration_of_file=_duration_of_file(container, stream),
         declared_frames=stream.frames or None,
         bit_depth=max((component.bits for component in frame.format.components), default=8),
         interlaced=frame.interlaced_frame,
@@ -279,6 +279,11 @@ def orientation(frame: VideoFrame) -> tuple[int, bool]:
     return _ORIENTATIONS[signs]
 
 
+def is_rgb(frame: VideoFrame) -> bool:
+    """Whether the frame holds RGB, so that no matrix or range applies."""
+    return frame.format.is_rgb or frame.format.has_palette
+
+
 def exact(rational: Any) -> Fraction | None:
     """PyAV's rational (a Fraction up to av 18, its own class later) as a Fraction; None when unknown."""
     return Fraction(rational.numerator, rational.denominator) if rational else None
@@ -298,6 +303,16 @@ def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None
     if stream.duration:
         return stream.duration * Fraction(stream.time_base)
     return Fraction(container.duration, av.time_base) if container.duration else None
+
+
+def _duration_of_file(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    if (
+        container.format.name == "avi"
+    ):  # its demuxer corrects the duration to what is there; the count stays as promised
+        return stream.frames * Fraction(stream.time_base)
+    if not container.duration:
+        return None
+    return Fraction(container.duration + max(container.start_time or 0, 0), av.time_base)
 
 
 def _is_cut_short(path: str, stream: VideoStream) -> bool:

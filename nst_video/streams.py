@@ -1,30 +1,149 @@
-"""The streams beside the pictures: sound, subtitles and the rest, copied where the container holds them."""
+"""The streams beside the pictures: copied where the container holds them, made over where it does not, and left out
+with a stated line where neither makes sense.
+"""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 import av
-from av.container import OutputContainer
+from av.codec import Codec
+from av.container import InputContainer, OutputContainer
+from av.stream import Disposition
 
 from nst_video.errors import ResourceError
-from nst_video.probe import VideoInfo, open_input
+from nst_video.probe import VideoInfo, main_stream, open_input
 
 log = logging.getLogger(__name__)
+
+EMPTY_MOV_TEXT = 2  # bytes: mp4 shows nothing by an empty line, which its muxer puts in by itself
+SEEK_MARGIN = (
+    5  # seconds read before a cut, so that no packet is missed that lies earlier in the file than the pictures
+)
+CHAPTER_TRACK = "bin_data"  # mp4 and mov keep chapter titles in a hidden track as well; the muxer makes a new one
+PCM = frozenset(
+    f"pcm_{name}" for name in ("s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be", "u8")
+)
+BIT_RATE_OF_A_CHANNEL = 96_000  # bit/s of made-over sound
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}  # what every encoder here takes, by the number of channels
+# Technical notes of the old file that would be wrong in the new one; the rotation is in the pixels now.
+STALE_METADATA = (
+    "rotate",
+    "encoder",
+    "duration",
+    "number_of_frames",
+    "number_of_bytes",
+    "bps",
+    "_statistics",
+    "major_brand",
+    "minor_version",
+    "compatible_brands",
+    "vendor_id",
+    "timecode",
+)
+
+
+@dataclass(frozen=True)
+class Holds:
+    """What a container plays: codec names (None: whatever the muxer takes), and what the rest is made over to."""
+
+    sound: frozenset[str] | None
+    subtitles: frozenset[str]
+    sound_encoder: str
+    text_encoder: str
+    covers: bool = False
+    attachments: bool = False
+
+
+_MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
+_MP4 = Holds(_MP4_SOUND, frozenset({"mov_text"}), "aac", "mov_text", covers=True)
+_MKV_TEXT = frozenset({"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle"})
+HOLDS = {
+    ".mp4": _MP4,
+    ".m4v": _MP4,
+    ".mov": Holds(_MP4_SOUND - {"opus", "flac"} | PCM, frozenset({"mov_text"}), "aac", "mov_text", covers=True),
+    ".mkv": Holds(None, _MKV_TEXT, "flac", "ass", attachments=True),
+    ".webm": Holds(frozenset({"opus", "vorbis"}), frozenset({"webvtt"}), "libopus", "webvtt"),
+}
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What becomes of one stream; `note` says why, unless it is simply copied."""
+
+    index: int
+    kind: str
+    action: str  # "copy", "encode" or "drop"
+    encoder: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Seconds of the source's clock: packets with first <= time < last are kept (None: open), `shift` is subtracted
-    from their times.
-    """
+    """Seconds of the source's clock: packets with first <= time < last are kept (None: open), minus `shift`."""
 
     first: Fraction | None
     last: Fraction | None
     shift: Fraction
+
+    def has(self, time: Fraction) -> bool:
+        """Whether a packet at `time` is kept."""
+        return (self.first is None or time >= self.first) and (self.last is None or time < self.last)
+
+
+def treat(container: InputContainer, painted: int, suffix: str) -> list[Treatment]:
+    """What becomes of every stream but number `painted` in a file with `suffix`."""
+    holds = HOLDS.get(suffix)
+    others = [stream for stream in container.streams if stream.index != painted]
+    if holds is None:
+        return [Treatment(s.index, s.type, "drop", note=f"{suffix} holds pictures only") for s in others]
+    has_chapters = bool(container.chapters())
+    return [
+        _treat(s, holds, suffix) for s in others if not (has_chapters and s.type == "data" and s.name == CHAPTER_TRACK)
+    ]
+
+
+def fresh_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """The descriptive part of `metadata`: titles, dates, languages, without what describes the old file's bytes."""
+    return {key: value for key, value in metadata.items() if not key.lower().startswith(STALE_METADATA)}
+
+
+def _treat(stream: Any, holds: Holds, suffix: str) -> Treatment:
+    kind, name = stream.type, _name(stream)
+    if kind == "audio" and stream.codec_context is not None:
+        if holds.sound is None or name in holds.sound:
+            return Treatment(stream.index, kind, "copy")
+        note = f"{suffix} does not hold {name}; it becomes {holds.sound_encoder} (write .mkv to keep it)"
+        return Treatment(stream.index, kind, "encode", holds.sound_encoder, note)
+    if kind == "subtitle" and stream.codec_context is not None:
+        return _treat_subtitle(stream, name, holds, suffix)
+    if kind == "video":
+        is_cover = bool(stream.disposition & Disposition.attached_pic)
+        if is_cover and holds.covers:
+            return Treatment(stream.index, "cover", "copy")
+        why = f"{suffix} gets no cover picture" if is_cover else "one video stream is painted, the first"
+        return Treatment(stream.index, kind, "drop", note=why)
+    if kind == "attachment" and holds.attachments:
+        return Treatment(stream.index, kind, "copy")
+    why = f"{suffix} does not hold it" if kind == "attachment" else "it has no meaning for the new pictures"
+    return Treatment(stream.index, kind, "drop", note=why)
+
+
+def _treat_subtitle(stream: Any, name: str, holds: Holds, suffix: str) -> Treatment:
+    if name in holds.subtitles:
+        return Treatment(stream.index, "subtitle", "copy")
+    if not stream.codec_context.codec.text_sub:
+        note = f"{suffix} does not hold {name}, which is made of pictures (write .mkv to keep it)"
+        return Treatment(stream.index, "subtitle", "drop", note=note)
+    note = f"{suffix} does not hold {name}; it becomes {holds.text_encoder} (write .mkv to keep ASS styles)"
+    return Treatment(stream.index, "subtitle", "encode", holds.text_encoder, note)
+
+
+def _name(stream: Any) -> str:
+    return stream.codec_context.codec.canonical_name if stream.codec_context is not None else "unknown"
 
 
 class Companions:
@@ -33,57 +152,215 @@ class Companions:
     def __init__(self, info: VideoInfo, output: OutputContainer, suffix: str) -> None:
         self.output = output
         self.files = ExitStack()
-        self.copies: dict[int, Any] = {}  # index in the source -> stream of the output
-        self.counts: dict[int, int] = {}  # index in the output -> packets muxed
+        self.carriers: dict[int, _Carrier] = {}  # by the stream's index in the source
+        self.counts: dict[int, int] = {}  # packets muxed, by the stream's index in the output
         self.packets: Iterator[av.Packet] = iter(())
         self.waiting: av.Packet | None = None
-        if info.kind == "video":
+        self.source: InputContainer | None = None
+        if info.kind in ("video", "gif"):
             self.source = self.files.enter_context(open_input(info.path))
-            for stream in self.source.streams.audio:
-                self.copies[stream.index] = output.add_stream_from_template(stream)
+            self._plan(info, suffix)
 
-    def start(self, cut: Cut) -> None:
-        """Begins reading; `cut` is known with the first frame."""
-        if self.copies:
-            self.packets = self._kept(cut)
+    def start(self, cut: Cut, painted: Any) -> None:
+        """Begins reading, and carries chapters and metadata, those of the video to the stream `painted`.
+
+        `cut` is known with the first frame.
+        """
+        if self.source is None:
+            return
+        _describe(painted, main_stream(self.source, self.source.name))
+        self.output.metadata.update(fresh_metadata(self.source.metadata))
+        self.output.set_chapters(_chapters(self.source.chapters(), cut))
+        self.packets = self._packets(cut)
 
     def mux_until(self, time: Fraction | None) -> None:
         """Muxes every packet up to `time` seconds of the output's clock (None: all)."""
         while True:
             packet = self.waiting or next(self.packets, None)
+            self.waiting = None
             if packet is None:
                 return
-            if time is not None and packet.dts * packet.time_base > time:
+            if time is not None and packet.dts is not None and packet.dts * Fraction(packet.time_base) > time:
                 self.waiting = packet
                 return
-            self.waiting = None
+            self.counts[packet.stream.index] = self.counts.get(packet.stream.index, 0) + 1
             self.output.mux_one(packet)
 
     def verify(self, packets: dict[int, int]) -> None:
-        """Compares the packets read back from the finished file, by stream index, with those muxed. Raises
-        ResourceError.
+        """Compares the packets of sound read back from the finished file, by stream index, with those muxed.
+
+        Raises ResourceError when some are missing.
         """
-        for index, count in self.counts.items():
-            if packets.get(index, 0) != count:
+        for carrier in self.carriers.values():
+            index = carrier.stream.index
+            if carrier.stream.type == "audio" and packets.get(index, 0) != self.counts.get(index, 0):
                 raise ResourceError(
-                    f"the output did not verify: {packets.get(index, 0)} of {count} packets of sound; nothing was kept"
+                    f"the output did not verify: {packets.get(index, 0)} of {self.counts.get(index, 0)} packets of "
+                    "sound read back; nothing was kept"
                 )
 
     def close(self) -> None:
         """Closes the source."""
         self.files.close()
 
-    def _kept(self, cut: Cut) -> Iterator[av.Packet]:
-        for packet in self.source.demux([self.source.streams[index] for index in self.copies]):
+    def _plan(self, info: VideoInfo, suffix: str) -> None:
+        assert self.source is not None
+        for treatment in treat(self.source, main_stream(self.source, info.path).index, suffix):
+            stream = self.source.streams[treatment.index]
+            if treatment.note:
+                verdict = "left out" if treatment.action == "drop" else "made over"
+                log.warning(
+                    "%s: %s stream %d is %s: %s", info.path, treatment.kind, stream.index, verdict, treatment.note
+                )
+            if treatment.action != "drop":
+                self.carriers[stream.index] = CARRIERS[treatment.action, stream.type](self.output, stream, treatment)
+
+    def _packets(self, cut: Cut) -> Iterator[av.Packet]:
+        assert self.source is not None
+        carried = [
+            self.source.streams[index] for index in self.carriers if self.source.streams[index].type != "attachment"
+        ]
+        if not carried:
+            return
+        _skip_to(self.source, cut)
+        for packet in self.source.demux(carried):
             if packet.size == 0 or packet.dts is None:
                 continue
-            base = Fraction(packet.time_base)
-            time = (packet.pts if packet.pts is not None else packet.dts) * base
-            if (cut.first is not None and time < cut.first) or (cut.last is not None and time >= cut.last):
-                continue
-            shift = round(cut.shift / base)
-            packet.pts = None if packet.pts is None else packet.pts - shift
-            packet.dts -= shift
-            packet.stream = self.copies[packet.stream.index]
-            self.counts[packet.stream.index] = self.counts.get(packet.stream.index, 0) + 1
-            yield packet
+            time = (packet.pts if packet.pts is not None else packet.dts) * Fraction(packet.time_base)
+            if cut.last is not None and time > cut.last + SEEK_MARGIN:
+                break
+            is_cover = packet.stream.type == "video"
+            if cut.has(time) or is_cover:
+                yield from self.carriers[packet.stream.index].carry(packet, Fraction(0) if is_cover else cut.shift)
+        for carrier in self.carriers.values():
+            yield from carrier.flush()
+
+
+class _Carrier(Protocol):
+    """Brings the packets of one stream of the source into one stream of the output."""
+
+    stream: Any
+
+    def carry(self, packet: av.Packet, shift: Fraction) -> Iterator[av.Packet]: ...
+    def flush(self) -> Iterator[av.Packet]: ...
+
+
+class _Copy:
+    """The packets as they are, their times shifted."""
+
+    def __init__(self, output: OutputContainer, template: Any, treatment: Treatment) -> None:
+        self.stream = output.add_stream_from_template(template, opaque=True)
+        self.fills_gaps = _name(template) == "mov_text"
+        _describe(self.stream, template)
+
+    def carry(self, packet: av.Packet, shift: Fraction) -> Iterator[av.Packet]:
+        if self.fills_gaps and packet.size <= EMPTY_MOV_TEXT:
+            return
+        units = round(shift / Fraction(packet.time_base))
+        packet.pts = None if packet.pts is None else packet.pts - units
+        packet.dts = None if packet.dts is None else packet.dts - units
+        packet.stream = self.stream
+        yield packet
+
+    def flush(self) -> Iterator[av.Packet]:
+        yield from ()
+
+
+class _Sound:
+    """Decoded and encoded again, sample for sample at the same times."""
+
+    def __init__(self, output: OutputContainer, template: Any, treatment: Treatment) -> None:
+        self.name = treatment.encoder
+        codec = Codec(treatment.encoder, "w")
+        context = template.codec_context
+        rates = codec.audio_rates or [context.sample_rate]
+        rate = max((rate for rate in rates if rate <= context.sample_rate), default=min(rates))
+        layout = LAYOUTS.get(context.layout.nb_channels, "stereo")
+        self.stream = output.add_stream(treatment.encoder, rate=rate)
+        self.stream.codec_context.layout = layout
+        self.stream.codec_context.bit_rate = BIT_RATE_OF_A_CHANNEL * self.stream.codec_context.layout.nb_channels
+        _describe(self.stream, template)
+        self.stream.codec_context.open()
+        self.resampler = av.AudioResampler(
+            format=self.stream.codec_context.format.name,
+            layout=layout,
+            rate=rate,
+            frame_size=self.stream.codec_context.frame_size or None,
+        )
+
+    def carry(self, packet: av.Packet, shift: Fraction) -> Iterator[av.Packet]:
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            log.warning("a damaged packet of sound at %s s is left out", float(packet.dts * packet.time_base))
+            return
+        for frame in frames:
+            frame.pts -= round(shift / Fraction(frame.time_base))
+            for ready in self.resampler.resample(frame):
+                yield from self.stream.encode(ready)
+
+    def flush(self) -> Iterator[av.Packet]:
+        for ready in self.resampler.resample(None):
+            yield from self.stream.encode(ready)
+        yield from self.stream.encode(None)
+
+
+class _Text:
+    """Subtitles in another text format, line by line."""
+
+    def __init__(self, output: OutputContainer, template: Any, treatment: Treatment) -> None:
+        self.stream = output.add_stream(treatment.encoder)
+        self.stream.time_base = template.time_base
+        template.codec_context.open(strict=False)  # the style header is known from then on, and the encoder asks for it
+        self.stream.codec_context.subtitle_header = template.codec_context.subtitle_header
+        _describe(self.stream, template)
+
+    def carry(self, packet: av.Packet, shift: Fraction) -> Iterator[av.Packet]:
+        lines = packet.stream.codec_context.decode2(packet)
+        if lines is None or len(lines) == 0:
+            return
+        encoded = self.stream.codec_context.encode_subtitle(lines)
+        encoded.stream, encoded.time_base = self.stream, packet.time_base
+        encoded.pts = encoded.dts = packet.pts - round(shift / Fraction(packet.time_base))
+        encoded.duration = packet.duration
+        yield encoded
+
+    def flush(self) -> Iterator[av.Packet]:
+        yield from ()
+
+
+CARRIERS: dict[tuple[str, str], Callable[[OutputContainer, Any, Treatment], _Carrier]] = {
+    ("copy", "audio"): _Copy,
+    ("copy", "subtitle"): _Copy,
+    ("copy", "attachment"): _Copy,
+    ("copy", "video"): _Copy,  # a cover picture
+    ("encode", "audio"): _Sound,
+    ("encode", "subtitle"): _Text,
+}
+
+
+def _describe(stream: Any, template: Any) -> None:
+    stream.metadata.update(fresh_metadata(template.metadata))
+    stream.disposition = template.disposition
+
+
+def _skip_to(source: InputContainer, cut: Cut) -> None:
+    if cut.first is None or cut.first <= SEEK_MARGIN:
+        return
+    try:
+        source.seek(int((cut.first - SEEK_MARGIN) * av.time_base))
+    except av.error.FFmpegError:
+        log.debug("no seeking in %s: it is read from its beginning", source.name)
+
+
+def _chapters(chapters: list[Any], cut: Cut) -> list[Any]:
+    """The chapters that reach into the cut, clipped to it, on the output's clock."""
+    kept = []
+    for chapter in chapters:
+        base = Fraction(chapter["time_base"])
+        start, end = chapter["start"] * base, chapter["end"] * base
+        start = start if cut.first is None else max(start, cut.first)
+        end = end if cut.last is None else min(end, cut.last)
+        if start < end:
+            kept.append({**chapter, "start": round((start - cut.shift) / base), "end": round((end - cut.shift) / base)})
+    return kept

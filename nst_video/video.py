@@ -4,7 +4,7 @@ never waits for a codec.
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
@@ -12,10 +12,12 @@ from typing import Self
 
 import numpy as np
 
-from nst_video.channel import Channel, ChannelClosed
+from nst_video.ahead import Ahead
+from nst_video.channel import Channel
 from nst_video.codecs import check_output
 from nst_video.color_tags import ColorTags
-from nst_video.decode import FrameConverter, Span, decoded
+from nst_video.conversion import ToRgb
+from nst_video.decode import Span, decoded
 from nst_video.errors import InputError, UsageError
 from nst_video.output import open_output
 from nst_video.probe import Chapter, StreamInfo, VideoInfo, probe, scaled_size
@@ -97,8 +99,7 @@ class VideoReader:
         self.on_error = on_error
         self._span = Span(self._pts(start), self._pts(end), stride)
         self._check_span(start, end)
-        self._channel: Channel[Frames] = Channel(BATCHES_AHEAD)
-        self._thread: threading.Thread | None = None
+        self._ahead: Ahead[Frames] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -109,20 +110,16 @@ class VideoReader:
         self.close()
 
     def __iter__(self) -> Iterator[Frames]:
-        if self._thread is not None:
+        if self._ahead is not None:
             raise UsageError("a VideoReader can be iterated over once; make another")
-        self._thread = threading.Thread(target=self._decode, name="nst-video decode", daemon=True)
-        self._thread.start()
-        try:
-            yield from self._channel
-        finally:
-            self.close()
+        self._ahead = Ahead(self._batches(), depth=BATCHES_AHEAD)
+        with self._ahead as batches:
+            yield from batches
 
     def close(self) -> None:
         """Stops decoding and frees the file; what was not yet delivered is lost."""
-        self._channel.close()
-        if self._thread is not None:
-            self._thread.join()
+        if self._ahead is not None:
+            self._ahead.__exit__(None, None, None)
 
     def _pts(self, seconds: Fraction | float | None) -> int | None:
         """The first pts at or after `seconds` from the first frame."""
@@ -137,17 +134,7 @@ class VideoReader:
         if end is not None and end <= (start or 0):
             raise UsageError(f"end {float(end):g} s is not after start {float(start or 0):g} s")
 
-    def _decode(self) -> None:
-        try:
-            for frames in self._batches():
-                self._channel.put(frames)
-            self._channel.finish()
-        except ChannelClosed:
-            return
-        except BaseException as error:
-            self._channel.finish(error)
-
-    def _batches(self) -> Iterator[Frames]:
+    def _batches(self) -> Generator[Frames, None, None]:
         rgb, pts = [], []
         for picture, time in self._pictures():
             rgb.append(picture)
@@ -159,7 +146,7 @@ class VideoReader:
             yield Frames(np.stack(rgb), tuple(pts), self.info.time_base)
 
     def _pictures(self) -> Iterator[tuple[np.ndarray, int]]:
-        convert = FrameConverter(self.info, self.size)
+        convert = ToRgb(self.info, self.size)
         found = False
         source = decoded if self.info.kind in ("video", "gif") else sequence_frames
         for frame, pts in source(self.info, self._span, self.on_error):
