@@ -101,11 +101,8 @@ class _Lines(logging.Handler):
         """Show the record."""
         from tqdm import tqdm
 
-        line = (
-            record.getMessage()
-            if record.levelno <= logging.INFO
-            else f"{record.levelname.lower()}: {record.getMessage()}"
-        )
+        level = f"{record.levelname.lower()}: " if record.levelno > logging.INFO else ""
+        line = level + record.getMessage()
         if line not in self.shown:
             self.shown.add(line)
             tqdm.write(f"nst-video: {line}", file=sys.stderr)
@@ -269,7 +266,7 @@ def _paint(words: Sequence[str]) -> int:
         args.input, styles, args.output, effort=effort, look=look, coherence=coherence, options=options, machine=machine
     )
     with ExitStack() as stack:
-        count = stack.enter_context(_counting())
+        count = stack.enter_context(_counting(plan.frames))
         watchers: list[Callable[[Progress], None]] = [lambda progress: count(progress.done, progress.frames)]
         if trace:
             watchers.append(stack.enter_context(writing_trace(trace)))
@@ -313,15 +310,14 @@ def _print_json(facts: Mapping[str, object]) -> None:
 
 
 @contextmanager
-def _counting() -> Iterator[Callable[[int, int], None]]:
+def _counting(frames: int | None = None) -> Iterator[Callable[[int, int], None]]:
     """A function to be told (done, all) frames: draws a bar on a terminal, says a line now and then elsewhere."""
-    with ExitStack() as stack:
-        if not sys.stderr.isatty():
-            yield _lines_of_progress()
-            return
-        from tqdm import tqdm
+    if not sys.stderr.isatty():
+        yield _lines_of_progress()
+        return
+    from tqdm import tqdm
 
-        bar: tqdm = stack.enter_context(tqdm(unit="frame", file=sys.stderr, dynamic_ncols=True))
+    with tqdm(total=frames, unit="frame", file=sys.stderr, dynamic_ncols=True) as bar:
 
         def draw(done: int, total: int) -> None:
             bar.total = total

@@ -69,10 +69,6 @@ class Plan:
         """The number of frames to render."""
         return len(self.pts)
 
-    def shot_of(self, frame: int) -> int:
-        """The number of the shot that a frame belongs to."""
-        return next(number for number, (first, end) in enumerate(self.shots) if first <= frame < end)
-
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON types; fractions are written as "n/d"."""
         return {"version": _VERSION, **_plain(asdict(self))}

@@ -44,7 +44,7 @@ class FrameReport:
 
     time: seconds in the input. losses: the weighted terms at the end. e_warp: mean squared difference to the previous
     painted frame moved along the flow, where the flow is trusted, in [0, 1]² (None on the first frame of a shot).
-    took: seconds of work.
+    took: seconds from the frame's arrival to its end.
     """
 
     frame: int
@@ -210,8 +210,9 @@ def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving]) -> It
     from nst_video.colors import to_image, to_rgb
     from nst_video.stylizer import Controls
 
-    begun, clock, device = time.perf_counter(), 0.0, plan.machine.device
+    clock, device = 0.0, plan.machine.device
     for frame in frames:
+        begun = time.perf_counter()
         now = float(frame.pts * plan.time_base)
         if frame.first:
             state, painted = stylizer.initial_state(), None
@@ -227,7 +228,7 @@ def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving]) -> It
             before=frame.rgb,
             after=to_rgb(painted)[0],
         )
-        begun, clock = done, now
+        clock = now
 
 
 def _warp_error(painted: "Tensor", previous: "Tensor", motion: "Motion") -> float | None:
