@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from nst_video import __version__
 from nst_video.errors import NstVideoError, ResourceError, UsageError
-from nst_video.options import OPTION_GROUPS, Choice, Flag, flag_name, parse_option, split_options
+from nst_video.kinds import Choice, Flag
+from nst_video.options import OPTION_GROUPS, flag_name, parse_option, split_options
 
 if TYPE_CHECKING:
     from nst_video.render import Progress, Result

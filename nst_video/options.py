@@ -4,155 +4,14 @@ The command line is built from these fields, so names, defaults, choices and hel
 Nothing here imports torch, OpenCV or PyAV: `nst-video --help` needs only this module.
 """
 
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
-from itertools import pairwise
 from typing import Any
 
 from nst_video.errors import UsageError
+from nst_video.kinds import Choice, Flag, Kind, Number, Rate, Several, Text, Time
 from nst_video.layers import ENCODER_LAYERS
-
-# ---------------------------------------------------------------------------------------------- kinds of values
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number from `low` to `high`, whole where `whole` is set; `words` are names accepted in its place."""
-
-    low: float
-    high: float
-    whole: bool = False
-    words: tuple[str, ...] = ()
-
-    def parse(self, text: str) -> int | float | str:
-        """Text as typed -> value; ValueError where it is no such number."""
-        if text in self.words:
-            return text
-        return int(text) if self.whole else float(text)
-
-    def accepts(self, value: object) -> bool:
-        """Whether the value is of this kind and in range."""
-        if isinstance(value, str):
-            return value in self.words
-        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
-            return False
-        return self.low <= value <= self.high
-
-    def allowed(self) -> str:
-        """What is allowed, in words."""
-        span = f"{self.low:g} to {self.high:g}" if self.high < 1e9 else f"{self.low:g} or more"
-        return " or ".join([span, *self.words])
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few names; `pattern` admits further ones such as cuda:1, shown as `more`."""
-
-    names: tuple[str, ...]
-    pattern: str | None = None
-    more: str = ""
-
-    def parse(self, text: str) -> str:
-        """The text itself; whether it is one of the names is `accepts`'s question."""
-        return text
-
-    def accepts(self, value: object) -> bool:
-        """Whether the value is one of the names."""
-        if not isinstance(value, str):
-            return False
-        return value in self.names or (self.pattern is not None and re.fullmatch(self.pattern, value) is not None)
-
-    def allowed(self) -> str:
-        """What is allowed, in words."""
-        return ", ".join([*self.names, *([self.more] if self.more else [])])
-
-
-@dataclass(frozen=True)
-class Text:
-    """Any text that is not empty, such as a file name."""
-
-    meaning: str
-
-    def parse(self, text: str) -> str:
-        """The text itself."""
-        return text
-
-    def accepts(self, value: object) -> bool:
-        """Whether the value is text and not empty."""
-        return isinstance(value, str) and value != ""
-
-    def allowed(self) -> str:
-        """What is allowed, in words."""
-        return self.meaning
-
-
-@dataclass(frozen=True)
-class Several:
-    """A tuple of values of one kind, written with commas; `rising` asks for rising numbers that start with 1."""
-
-    kind: Number | Text
-    rising: bool = False
-
-    def parse(self, text: str) -> tuple[Any, ...]:
-        """Text as typed -> values; ValueError where one of them is not of the kind."""
-        return tuple(self.kind.parse(part.strip()) for part in text.split(","))
-
-    def accepts(self, value: object) -> bool:
-        """Whether the value is a tuple of one or more values of the kind, in the order asked for."""
-        if not isinstance(value, tuple) or not value or not all(self.kind.accepts(item) for item in value):
-            return False
-        return not self.rising or (value[0] == 1 and all(a < b for a, b in pairwise(value)))
-
-    def allowed(self) -> str:
-        """What is allowed, in words."""
-        order = ", rising and starting with 1" if self.rising else ""
-        return f"{self.kind.allowed()}, several separated by commas{order}"
-
-
-@dataclass(frozen=True)
-class Time:
-    """A moment in seconds (2.5, 2.5s, 1001/30000) or as a timecode (1:02.5, 0:01:02.5), held as an exact Fraction."""
-
-    def parse(self, text: str) -> Fraction:
-        """Text as typed -> seconds; ValueError where it is no time."""
-        if re.fullmatch(r"\d+/0*[1-9]\d*", text):
-            return Fraction(text)
-        match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?", text.strip())
-        if match is None:
-            raise ValueError(text)
-        hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
-        return hours * 3600 + minutes * 60 + seconds
-
-    def accepts(self, value: object) -> bool:
-        """Whether the value is a moment that is not negative."""
-        return isinstance(value, Fraction) and value >= 0
-
-    def allowed(self) -> str:
-        """What is allowed, in words."""
-        return "seconds such as 2.5 or a timecode such as 1:02.5"
-
-
-@dataclass(frozen=True)
-class Flag:
-    """Yes or no."""
-
-    def parse(self, text: str) -> bool:
-        """A flag takes no text; ValueError always."""
-        raise ValueError(text)
-
-    def accepts(self, value: object) -> bool:
-        """Whether the value is True or False."""
-        return isinstance(value, bool)
-
-    def allowed(self) -> str:
-        """What is allowed, in words."""
-        return "True or False"
-
-
-Kind = Number | Choice | Text | Several | Time | Flag
 
 
 def option(
@@ -177,11 +36,9 @@ def check(options: Any) -> None:
     """Raise UsageError for the first field of an options dataclass whose value its kind does not accept."""
     for item in fields(options):
         value, kind = getattr(options, item.name), item.metadata["kind"]
-        if value is None and item.default is None:
-            continue
-        if kind.accepts(value) and not (isinstance(value, float) and not math.isfinite(value)):
-            continue
-        raise refusal(item.name, value, kind)
+        undecided = value is None and item.default is None
+        if not undecided and not kind.accepts(value):
+            raise refusal(item.name, value, kind)
 
 
 def refusal(field_name: str, value: object, kind: Kind) -> UsageError:
@@ -313,6 +170,9 @@ class OutputOptions:
         None, Time(), "render only the frame at this time, to a picture: the way to try a look", metavar="TIME"
     )
     stride: int = option(1, Number(1, 100_000, whole=True), "render every n-th frame", metavar="N")
+    rate: Fraction | None = option(
+        None, Rate(), "frames per second of a sequence of pictures", metavar="FPS", unset="25"
+    )
     codec: str = option("libx264", Text("a video encoder of FFmpeg"), "video codec of the output", metavar="NAME")
     crf: int = option(18, Number(0, 63, whole=True), "quality of the codec: less is better and larger", metavar="N")
     preset: str = option(
@@ -325,8 +185,8 @@ class OutputOptions:
     )
 
     def __post_init__(self) -> None:
-        for name in ("start", "end", "still"):
-            object.__setattr__(self, name, _moment(name, getattr(self, name)))
+        for name, kind in (("start", Time()), ("end", Time()), ("still", Time()), ("rate", Rate())):
+            object.__setattr__(self, name, _exact(name, kind, getattr(self, name)))
         check(self)
         if self.start is not None and self.end is not None and self.start >= self.end:
             raise UsageError(
@@ -361,14 +221,14 @@ OPTION_GROUPS = {
 }
 
 
-def _moment(name: str, value: object) -> Fraction | None:
-    """A time given as None, number or text -> exact seconds; a float means what it prints as, so 0.1 is 1/10."""
+def _exact(name: str, kind: Time | Rate, value: object) -> Fraction | None:
+    """None, a number or text -> an exact Fraction; a float means what it prints as, so 0.1 is 1/10."""
     if value is None or isinstance(value, Fraction):
         return value
     try:
-        return Fraction(value) if isinstance(value, int) else Time().parse(str(value))
+        return Fraction(value) if isinstance(value, int) else kind.parse(str(value))
     except ValueError:
-        raise refusal(name, value, Time()) from None
+        raise refusal(name, value, kind) from None
 
 
 # ---------------------------------------------------------------------------------------------- presets

@@ -157,7 +157,7 @@ def settle(
     shares = _shares(styles)
     if machine.weights is not None and not os.path.isfile(machine.weights):
         raise InputError(f"--weights {machine.weights} is not a file; it takes the weights of {encoder}")
-    info = probe(input, max_pixels=options.max_pixels)
+    info = probe_input(input, options)
     size = size or _size(info, effort, smallest_side(encoder, layers))
     for share in shares:
         read_picture(share.path, max_pixels=options.max_pixels)
@@ -248,6 +248,14 @@ def _survey(
     return time_base, tuple(pts), finder.shots()
 
 
+def probe_input(path: str | os.PathLike[str], options: OutputOptions) -> VideoInfo:
+    """What the input is; UsageError for a --rate where the input has times of its own."""
+    info = probe(path, max_pixels=options.max_pixels, rate=options.rate)
+    if options.rate is not None and info.kind != "sequence":
+        raise UsageError(f"--rate is for sequences of pictures; {info.path} is a {info.kind}")
+    return info
+
+
 def open_input(path: str | os.PathLike[str], options: OutputOptions, *, size: tuple[int, int]) -> VideoReader:
     """The reader of the part that is rendered, as (width, height) pictures."""
     return VideoReader(
@@ -258,6 +266,7 @@ def open_input(path: str | os.PathLike[str], options: OutputOptions, *, size: tu
         stride=options.stride,
         on_error=options.on_error,
         max_pixels=options.max_pixels,
+        rate=options.rate,
     )
 
 

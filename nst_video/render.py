@@ -16,8 +16,8 @@ from nst_video.ahead import Ahead
 from nst_video.errors import InputError, ResourceError
 from nst_video.options import split_options
 from nst_video.pictures import read_picture
-from nst_video.plan import Plan, StyleLike, make_plan, open_input
-from nst_video.video import VideoWriter, probe
+from nst_video.plan import Plan, StyleLike, make_plan, open_input, probe_input
+from nst_video.video import VideoWriter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -281,7 +281,7 @@ def _writer(plan: Plan) -> VideoWriter:
     options = plan.options
     return VideoWriter(
         plan.output,
-        info=probe(plan.input, max_pixels=options.max_pixels),
+        info=probe_input(plan.input, options),
         size=plan.size,
         codec=options.codec,
         crf=options.crf,

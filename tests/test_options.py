@@ -6,13 +6,13 @@ from fractions import Fraction
 import pytest
 
 from nst_video.errors import UsageError
+from nst_video.kinds import Time
 from nst_video.options import (
     OPTION_GROUPS,
     PRESETS,
     EffortOptions,
     LookOptions,
     OutputOptions,
-    Time,
     resolve_effort,
     split_options,
 )
@@ -35,6 +35,8 @@ REFUSED = {
     "weights do not match layers": ({"style_layer_weights": (1.0, 2.0)}, "--style-layer-weights has 2 weights for 5"),
     "time": ({"start": "soon"}, "--start soon is not allowed; allowed seconds such as 2.5 or a timecode"),
     "negative time": ({"end": -1}, "--end -1 is not allowed"),
+    "rate": ({"rate": "0"}, "--rate 0 is not allowed; allowed above 0 to 1000 frames/s, such as 25 or 24000/1001"),
+    "endless rate": ({"rate": "1/0"}, "--rate 1/0 is not allowed"),
     "start after end": ({"start": 3, "end": 2}, "--start 3 is not before --end 2; allowed start < end"),
     "still and start": ({"still": 1, "start": 0}, "--still renders one frame; it cannot be combined with"),
     "flag": ({"keep_colors": "yes"}, "--keep-colors yes is not allowed; allowed True or False"),

@@ -69,6 +69,18 @@ def test_a_still_is_one_frame(clip, style, tmp_path):
     assert (plan.pts, plan.shots) == ((700,), ((0, 1),))
 
 
+def test_a_sequence_has_the_rate_that_is_given(tmp_path, style):
+    folder = frames_folder(tmp_path / "frames", scene(0, 3))
+    plan = plan_of(folder, style, options=OutputOptions(rate="24000/1001"))
+    assert [pts * plan.time_base for pts in plan.pts] == [0, Fraction(1001, 24000), Fraction(2002, 24000)]
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_a_video_keeps_its_own_times(clip, style):
+    with pytest.raises(UsageError, match=r"--rate is for sequences of pictures; .*in\.mp4 is a video"):
+        plan_of(clip, style, options=OutputOptions(rate=25))
+
+
 def test_cuts_begin_shots(tmp_path, style):
     folder = frames_folder(tmp_path / "frames", [*scene(0, 8), *scene(1, 9), *scene(2, 7)])
     assert plan_of(folder, style).shots == ((0, 8), (8, 17), (17, 24))

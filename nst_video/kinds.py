@@ -1,0 +1,164 @@
+"""The kinds of values that options have: how each is parsed from text, what it accepts, and what that is in words."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number from `low` to `high`, whole where `whole` is set; `words` are names accepted in its place."""
+
+    low: float
+    high: float
+    whole: bool = False
+    words: tuple[str, ...] = ()
+
+    def parse(self, text: str) -> int | float | str:
+        """Text as typed -> value; ValueError where it is no such number."""
+        if text in self.words:
+            return text
+        return int(text) if self.whole else float(text)
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is of this kind and in range."""
+        if isinstance(value, str):
+            return value in self.words
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+            return False
+        return self.low <= value <= self.high
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        span = f"{self.low:g} to {self.high:g}" if self.high < 1e9 else f"{self.low:g} or more"
+        return " or ".join([span, *self.words])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few names; `pattern` admits further ones such as cuda:1, shown as `more`."""
+
+    names: tuple[str, ...]
+    pattern: str | None = None
+    more: str = ""
+
+    def parse(self, text: str) -> str:
+        """The text itself; whether it is one of the names is `accepts`'s question."""
+        return text
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is one of the names."""
+        if not isinstance(value, str):
+            return False
+        return value in self.names or (self.pattern is not None and re.fullmatch(self.pattern, value) is not None)
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return ", ".join([*self.names, *([self.more] if self.more else [])])
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text that is not empty, such as a file name."""
+
+    meaning: str
+
+    def parse(self, text: str) -> str:
+        """The text itself."""
+        return text
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is text and not empty."""
+        return isinstance(value, str) and value != ""
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return self.meaning
+
+
+@dataclass(frozen=True)
+class Several:
+    """A tuple of values of one kind, written with commas; `rising` asks for rising numbers that start with 1."""
+
+    kind: Number | Text
+    rising: bool = False
+
+    def parse(self, text: str) -> tuple[Any, ...]:
+        """Text as typed -> values; ValueError where one of them is not of the kind."""
+        return tuple(self.kind.parse(part.strip()) for part in text.split(","))
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is a tuple of one or more values of the kind, in the order asked for."""
+        if not isinstance(value, tuple) or not value or not all(self.kind.accepts(item) for item in value):
+            return False
+        return not self.rising or (value[0] == 1 and all(a < b for a, b in pairwise(value)))
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        order = ", rising and starting with 1" if self.rising else ""
+        return f"{self.kind.allowed()}, several separated by commas{order}"
+
+
+@dataclass(frozen=True)
+class Time:
+    """A moment in seconds (2.5, 2.5s, 1001/30000) or as a timecode (1:02.5, 0:01:02.5), held as an exact Fraction."""
+
+    def parse(self, text: str) -> Fraction:
+        """Text as typed -> seconds; ValueError where it is no time."""
+        if re.fullmatch(r"\d+/0*[1-9]\d*", text):
+            return Fraction(text)
+        match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?", text.strip())
+        if match is None:
+            raise ValueError(text)
+        hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
+        return hours * 3600 + minutes * 60 + seconds
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is a moment that is not negative."""
+        return isinstance(value, Fraction) and value >= 0
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return "seconds such as 2.5 or a timecode such as 1:02.5"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Frames per second, held as an exact Fraction."""
+
+    def parse(self, text: str) -> Fraction:
+        """Text as typed -> frames/s; ValueError where it is no number."""
+        try:
+            return Fraction(text)
+        except ZeroDivisionError:
+            raise ValueError(text) from None
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is a rate that a video can have."""
+        return isinstance(value, Fraction) and 0 < value <= 1000
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return "above 0 to 1000 frames/s, such as 25 or 24000/1001"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Yes or no."""
+
+    def parse(self, text: str) -> bool:
+        """A flag takes no text; ValueError always."""
+        raise ValueError(text)
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is True or False."""
+        return isinstance(value, bool)
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return "True or False"
+
+
+Kind = Number | Choice | Text | Several | Time | Rate | Flag
