@@ -300,9 +300,9 @@ def _memory_errors(plan: Plan) -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        # The CPU allocator of torch has no exception class of its own.
+        # The allocators of the CPU and of MPS have no exception class of their own, only words.
         known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not known and "memory" not in str(error).lower():
+        if not known and not all(word in str(error) for word in ("memory", "alloc")):
             raise
         width, height = plan.size
         raise ResourceError(

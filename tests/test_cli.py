@@ -125,6 +125,13 @@ def test_trace_and_contact_sheet(files):
     assert (height, width) == (4 * (42 + 4) + 4, 4 * (64 + 4) + 4)  # 5 pairs in rows of 4
 
 
+def test_a_trace_without_matplotlib_is_refused_before_the_render(files, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["in.mp4", "style.png", "out.mp4", "--trace", "t.jsonl", *FAST]) == 4
+    assert 'not installed: pip install "nst-video[plots]"' in capsys.readouterr().err
+    assert not (files / "out.mp4").exists()
+
+
 def test_output_is_replaced_only_when_asked(files, capsys):
     (files / "look.png").write_bytes(b"mine")
     words = ["in.mp4", "style.png", "look.png", "--still", "0", *FAST]
