@@ -18,13 +18,6 @@ UNEVEN = (0, 512, 700, 1900, 2000, 4096)
 
 
 @pytest.fixture
-def style(tmp_path):
-    path = tmp_path / "style.png"
-    write_picture(path, picture(3))
-    return path
-
-
-@pytest.fixture
 def clip(tmp_path):
     return make_video(tmp_path / "in.mp4", pts=UNEVEN)
 
