@@ -2,21 +2,23 @@
 
 from dataclasses import dataclass
 
+from av.video.reformatter import ColorRange, Colorspace
+
 UNSPECIFIED = 2  # of matrix, primaries and transfer; 0 of range (ITU-T H.273 numbering, as FFmpeg uses it)
 LIMITED, FULL = 1, 2
 BT709, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020_NCL = 1, 4, 5, 6, 7, 9
 SRGB_TRANSFER = 13
 
-# H.273 matrix -> name in the scaler; the two names of BT.601 share one set of coefficients.
+# H.273 matrix -> the scaler's; the two names of BT.601 share one set of coefficients.
 SCALER_MATRIX = {
-    BT709: "ITU709",
-    FCC: "FCC",
-    BT470BG: "ITU601",
-    SMPTE170M: "ITU601",
-    SMPTE240M: "SMPTE240M",
-    BT2020_NCL: "BT2020",
+    BT709: Colorspace.ITU709,
+    FCC: Colorspace.FCC,
+    BT470BG: Colorspace.ITU601,
+    SMPTE170M: Colorspace.ITU601,
+    SMPTE240M: Colorspace.SMPTE240M,
+    BT2020_NCL: Colorspace.BT2020,
 }
-SCALER_RANGE = {LIMITED: "MPEG", FULL: "JPEG"}
+SCALER_RANGE = {LIMITED: ColorRange.MPEG, FULL: ColorRange.JPEG}
 HDR_TRANSFERS = {16: "PQ (HDR10, Dolby Vision)", 18: "HLG"}
 LINES_OF_STANDARD_DEFINITION = 576
 

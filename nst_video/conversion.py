@@ -1,11 +1,12 @@
 """Between FFmpeg's frames and RGB arrays, both ways; no conversion is left to a codec's guess."""
 
 import logging
+from typing import Any
 
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from PIL import Image
 
 from nst_video.color_tags import SCALER_MATRIX, SCALER_RANGE, ColorTags
@@ -53,7 +54,7 @@ class ToRgb:
             format="rgb24",
             src_colorspace=None if rgb_source else SCALER_MATRIX[self.info.color.matrix],
             src_color_range=None if rgb_source else SCALER_RANGE[self.info.color.range],
-            dst_color_range="JPEG",
+            dst_color_range=ColorRange.JPEG,
             interpolation=_SHRINK if width < frame.width or height < frame.height else _ENLARGE,
             threads=1,
         )
@@ -74,9 +75,9 @@ class FromRgb:
         return self.reformatter.reformat(
             av.VideoFrame.from_ndarray(rgb, format="rgb24"),
             format=self.pixel_format,
-            src_color_range="JPEG",
+            src_color_range=ColorRange.JPEG,
             dst_colorspace=SCALER_MATRIX[self.color.matrix] if is_yuv else None,
-            dst_color_range=SCALER_RANGE[self.color.range] if is_yuv else "JPEG",
+            dst_color_range=SCALER_RANGE[self.color.range] if is_yuv else ColorRange.JPEG,
             interpolation=_ENLARGE,
             threads=1,
         )
@@ -90,4 +91,5 @@ def _with_palette(rgb: np.ndarray) -> VideoFrame:
     colours = np.asarray(palette_image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     palette = np.full((_PALETTE_SIZE, 4), 255, np.uint8)  # alpha, red, green, blue
     palette[: len(colours), 1:] = colours
-    return av.VideoFrame.from_ndarray((indices, palette), format="pal8")
+    pair: Any = (indices, palette)
+    return av.VideoFrame.from_ndarray(pair, format="pal8")

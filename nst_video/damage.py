@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import av
 
-from nst_video.probe import VideoInfo
+from nst_video.probe import VideoInfo, unit
 
 # Demuxers in which one packet of video is one frame, so a packet without a frame is a lost frame ...
 PACKET_IS_FRAME = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
@@ -27,7 +27,7 @@ NEAR = 20  # frames between a hole in the file and the gap in time it explains: 
 @dataclass(frozen=True, order=True)
 class _Expected:
     pts: int
-    is_key: bool
+    place: int  # of its packet among those of the video stream, in file order
 
 
 class Losses:
@@ -53,7 +53,7 @@ class Losses:
         """Notes a packet on its way to the decoder, or one of another stream."""
         has_hole = self._has_hole(packet)
         if packet.pts is not None:
-            end = (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base)
+            end = (packet.pts + (packet.duration or 0)) * unit(packet)
             self.end = end if self.end is None else max(self.end, end)
         if packet.stream.index != self.stream_index:
             if has_hole and self.last_pts is not None:
@@ -65,22 +65,21 @@ class Losses:
         if has_hole or packet.is_corrupt:
             self.suspects.append(packet.pts)
         if self.by_packet and not packet.is_discard and packet.size >= SMALLEST_SHOWN.get(self.info.codec, 1):
-            heapq.heappush(self.expected, _Expected(packet.pts, packet.is_keyframe))
+            heapq.heappush(self.expected, _Expected(packet.pts, self.packets))
 
-    def failed(self, pts: int | None, is_key: bool) -> None:
+    def failed(self, pts: int | None) -> None:
         """Notes that the decoder gave up on the packet or the frame with this pts."""
         if pts is not None and all(expected.pts != pts for expected in self.expected):
-            heapq.heappush(self.expected, _Expected(pts, is_key))
+            heapq.heappush(self.expected, _Expected(pts, self.packets))
 
     def before(self, pts: int | None) -> list[int]:
         """The pts that should have been shown before the frame at `pts` (None: before the end) and were not."""
-        lost = []
+        due = []
         while self.expected and (pts is None or self.expected[0].pts <= pts):
-            expected = heapq.heappop(self.expected)
-            if pts is None or expected.pts < pts:
-                lost.append(expected)
-        if self.last_pts is None and not any(expected.is_key for expected in lost):
-            lost = []  # leading pictures whose reference was never in the file: cut out of a longer stream
+            due.append(heapq.heappop(self.expected))
+        lost = [expected for expected in due if expected.pts != pts]
+        if self.last_pts is None:
+            lost = _without_leading(lost, next((expected for expected in due if expected.pts == pts), None))
         times = sorted({expected.pts for expected in lost})
         if pts is not None:
             times = times or self._gap_before(pts)
@@ -114,3 +113,8 @@ class Losses:
         return [
             round(self.last_pts + number * self.step) for number in range(1, round((pts - self.last_pts) / self.step))
         ]
+
+
+def _without_leading(lost: list[_Expected], first: _Expected | None) -> list[_Expected]:
+    """Pictures stored after the first key frame and shown before it lean on what was cut off before it, on purpose."""
+    return [expected for expected in lost if first is None or expected.place < first.place]

@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from nst_video.damage import Losses
 from nst_video.errors import InputError
-from nst_video.probe import VideoInfo, main_stream, open_input
+from nst_video.probe import VideoInfo, main_stream, open_input, unit
 
 log = logging.getLogger(__name__)
 
@@ -129,12 +129,12 @@ class _Decoder:
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:
-                self.losses.failed(packet.pts, packet.is_keyframe)
+                self.losses.failed(packet.pts)
                 continue
             for frame in frames:
                 key_seen = key_seen or frame.key_frame
                 if frame.is_corrupt and key_seen:
-                    self.losses.failed(frame.pts, frame.key_frame)
+                    self.losses.failed(frame.pts)
                 elif key_seen:
                     yield frame
 
@@ -194,7 +194,7 @@ class Deinterlacer:
     def _make_graph(self, frame: VideoFrame) -> av.filter.Graph:
         graph = av.filter.Graph()
         time_base = self.info.time_base
-        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=time_base)
+        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
         bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
         graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
         return graph
@@ -206,5 +206,6 @@ class Deinterlacer:
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
             # The filter counts in half units of the input's time base.
-            frame.pts = int(frame.pts * Fraction(frame.time_base) / self.info.time_base)
+            if frame.pts is not None:
+                frame.pts = int(frame.pts * unit(frame) / self.info.time_base)
             yield frame

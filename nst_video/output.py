@@ -21,7 +21,7 @@ from nst_video.codecs import CONTAINERS, GIF, find_codec
 from nst_video.conversion import FromRgb
 from nst_video.errors import ResourceError, UsageError
 from nst_video.pictures import write_picture
-from nst_video.probe import VideoInfo
+from nst_video.probe import VideoInfo, unit
 from nst_video.sequences import is_pattern, number_file, numbered
 from nst_video.streams import Companions, Cut
 
@@ -32,6 +32,7 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, err
 COARSEST_CLOCK = 10_000  # units a second, at least, that mp4 and mov files count in
 SHORTEST_IN_GIF = Fraction(1, 50)  # seconds; players show shorter frames for a tenth of a second
 LONGEST_LAST = 10  # times the usual: a longer last frame is more likely a wrong duration in the header
+ASPECT_IN_STREAM = frozenset({"libx264", "libx265"})  # of the pixels; the muxers of mkv and webm are not told it here
 OWN_FILE = {"protocol_whitelist": "file"}
 
 
@@ -133,12 +134,16 @@ class VideoOutput:
 
     def _add_stream(self, encoder: str, options: dict[str, str]) -> Any:
         stream = self.container.add_stream(encoder, rate=self.info.average_rate, options=options)
-        context = stream.codec_context
+        context: Any = stream.codec_context
         context.width, context.height = self.size
         context.pix_fmt = self.codec.pixel_format
         context.time_base = stream.time_base = self.info.time_base
-        if self.info.sample_aspect_ratio != 1:
-            context.sample_aspect_ratio = self.info.sample_aspect_ratio
+        aspect = self.info.sample_aspect_ratio
+        if aspect != 1:
+            context.sample_aspect_ratio = aspect
+            if self.suffix in (".mkv", ".webm", ".gif") and encoder not in ASPECT_IN_STREAM:
+                shape = f"{aspect.numerator}:{aspect.denominator}"
+                log.warning("%s: %s in %s cannot say that pixels are %s", self.path, encoder, self.suffix, shape)
         if "yuv" in self.codec.pixel_format:
             color = self.info.color
             context.color_range, context.colorspace = color.range, color.matrix
@@ -169,7 +174,8 @@ class VideoOutput:
 
     def _mux(self, packets: list[av.Packet]) -> None:
         for packet in packets:
-            packet.duration = self.durations.pop(packet.pts, packet.duration)
+            if packet.pts in self.durations:
+                packet.duration = self.durations.pop(packet.pts)
             if packet.dts is not None:
                 self.companions.mux_until(packet.dts * self.info.time_base)
             self.container.mux_one(packet)
@@ -195,10 +201,10 @@ class VideoOutput:
             with av.open("file:" + os.path.abspath(self.part), options=OWN_FILE) as container:
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
-                base = Fraction(stream.time_base)
+                base = unit(stream)
                 for packet in container.demux():
                     if packet.stream.index == stream.index:
-                        found += [frame.pts for frame in packet.decode()]
+                        found += [frame.pts for frame in stream.decode(packet) if frame.pts is not None]
                     elif packet.size:
                         packets[packet.stream.index] = packets.get(packet.stream.index, 0) + 1
         except av.error.FFmpegError as error:

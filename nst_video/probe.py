@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,8 +134,8 @@ def main_stream(container: InputContainer, path: str) -> VideoStream:
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
-    kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
-    raise InputError(f"{path} has no video stream (it holds {', '.join(kinds)})")
+    kinds = sorted({str(stream.type) for stream in container.streams})
+    raise InputError(f"{path} has no video stream (it holds {', '.join(kinds) or 'nothing'})")
 
 
 def scaled_size(
@@ -172,7 +173,7 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
         kind="gif" if is_gif else "video",
         width=width,
         height=height,
-        time_base=exact(stream.time_base) or Fraction(1, 90000),
+        time_base=unit(stream),
         average_rate=exact(stream.average_rate) or exact(stream.guessed_rate) or DEFAULT_RATE,
         color=resolve_tags(
             range=frame.color_range,
@@ -253,6 +254,8 @@ def _check_hdr(path: str, transfer: int) -> None:
         )
 
 
+_CLOCK = re.compile(r"(\d+):(\d+):(\d+\.\d+)")
+
 # Signs of the display matrix (a, b, c, d) -> (degrees clockwise, mirrored left-right before turning).
 _ORIENTATIONS = {
     (1, 0, 0, 1): (0, False),
@@ -268,7 +271,8 @@ _ORIENTATIONS = {
 
 def orientation(frame: VideoFrame) -> tuple[int, bool]:
     """(degrees clockwise, mirrored) to apply to the pixels for display, from the frame's display matrix."""
-    data = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    entries: Any = frame.side_data
+    data = next((data for data in entries if data.type.name == "DISPLAYMATRIX"), None)
     if data is None:
         return 0, False
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
@@ -289,6 +293,11 @@ def exact(rational: Any) -> Fraction | None:
     return Fraction(rational.numerator, rational.denominator) if rational else None
 
 
+def unit(timed: Any) -> Fraction:
+    """Seconds per unit of the times of a stream, a packet or a frame of PyAV."""
+    return Fraction(timed.time_base.numerator, timed.time_base.denominator)
+
+
 def _pts(frame: VideoFrame) -> int:
     return frame.pts if frame.pts is not None else frame.dts or 0
 
@@ -296,12 +305,17 @@ def _pts(frame: VideoFrame) -> int:
 def _origin(container: InputContainer, stream: VideoStream) -> int:
     if container.format.name not in FREE_CLOCK or container.start_time is None:
         return 0
-    return round(Fraction(container.start_time, av.time_base) / Fraction(stream.time_base))
+    return round(Fraction(container.start_time, av.time_base) / unit(stream))
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
     if stream.duration:
-        return stream.duration * Fraction(stream.time_base)
+        return stream.duration * unit(stream)
+    noted = _CLOCK.fullmatch(
+        stream.metadata.get("DURATION", "")
+    )  # by the muxer of mkv, which has no other place for it
+    if noted:
+        return int(noted[1]) * 3600 + int(noted[2]) * 60 + Fraction(noted[3])
     return Fraction(container.duration, av.time_base) if container.duration else None
 
 
@@ -309,10 +323,10 @@ def _duration_of_file(container: InputContainer, stream: VideoStream) -> Fractio
     if (
         container.format.name == "avi"
     ):  # its demuxer corrects the duration to what is there; the count stays as promised
-        return stream.frames * Fraction(stream.time_base)
+        return stream.frames * unit(stream)
     if not container.duration:
         return None
-    return Fraction(container.duration + max(container.start_time or 0, 0), av.time_base)
+    return Fraction(container.duration, av.time_base)
 
 
 def _is_cut_short(path: str, stream: VideoStream) -> bool:

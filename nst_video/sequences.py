@@ -54,7 +54,7 @@ def find_sequence(path: str) -> Sequence | None:
 def numbered(pattern: str) -> list[str]:
     """The existing files of a numbered pattern, by their numbers."""
     folder, name = Path(pattern).parent, Path(pattern).name
-    before, after = name[: _NUMBER.search(name).start()], name[_NUMBER.search(name).end() :]
+    before, after = _NUMBER.split(name)[0], _NUMBER.split(name)[-1]
     matcher = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
     names = os.listdir(folder) if folder.is_dir() else []
     found = sorted((int(match[1]), match[0]) for match in map(matcher.fullmatch, names) if match)

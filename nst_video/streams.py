@@ -15,7 +15,7 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Disposition
 
 from nst_video.errors import ResourceError
-from nst_video.probe import VideoInfo, main_stream, open_input
+from nst_video.probe import VideoInfo, main_stream, open_input, unit
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ _MKV_TEXT = frozenset({"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subt
 HOLDS = {
     ".mp4": _MP4,
     ".m4v": _MP4,
-    ".mov": Holds(_MP4_SOUND - {"opus", "flac"} | PCM, frozenset({"mov_text"}), "aac", "mov_text", covers=True),
+    ".mov": Holds(_MP4_SOUND - {"opus", "flac"} | PCM, frozenset({"mov_text"}), "aac", "mov_text"),
     ".mkv": Holds(None, _MKV_TEXT, "flac", "ass", attachments=True),
     ".webm": Holds(frozenset({"opus", "vorbis"}), frozenset({"webvtt"}), "libopus", "webvtt"),
 }
@@ -77,7 +77,7 @@ class Treatment:
     index: int
     kind: str
     action: str  # "copy", "encode" or "drop"
-    encoder: str | None = None
+    encoder: str = ""
     note: str | None = None
 
 
@@ -180,7 +180,7 @@ class Companions:
             self.waiting = None
             if packet is None:
                 return
-            if time is not None and packet.dts is not None and packet.dts * Fraction(packet.time_base) > time:
+            if time is not None and packet.dts is not None and packet.dts * unit(packet) > time:
                 self.waiting = packet
                 return
             self.counts[packet.stream.index] = self.counts.get(packet.stream.index, 0) + 1
@@ -224,14 +224,16 @@ class Companions:
             return
         _skip_to(self.source, cut)
         for packet in self.source.demux(carried):
-            if packet.size == 0 or packet.dts is None:
-                continue
-            time = (packet.pts if packet.pts is not None else packet.dts) * Fraction(packet.time_base)
-            if cut.last is not None and time > cut.last + SEEK_MARGIN:
-                break
-            is_cover = packet.stream.type == "video"
-            if cut.has(time) or is_cover:
-                yield from self.carriers[packet.stream.index].carry(packet, Fraction(0) if is_cover else cut.shift)
+            carrier = self.carriers[packet.stream.index]
+            if packet.size and packet.stream.type == "video":  # a cover picture, which has no time
+                packet.pts = packet.dts = 0
+                yield from carrier.carry(packet, Fraction(0))
+            elif packet.size and packet.dts is not None:
+                time = (packet.pts if packet.pts is not None else packet.dts) * unit(packet)
+                if cut.last is not None and time > cut.last + SEEK_MARGIN:
+                    break
+                if cut.has(time):
+                    yield from carrier.carry(packet, cut.shift)
         for carrier in self.carriers.values():
             yield from carrier.flush()
 
@@ -256,7 +258,7 @@ class _Copy:
     def carry(self, packet: av.Packet, shift: Fraction) -> Iterator[av.Packet]:
         if self.fills_gaps and packet.size <= EMPTY_MOV_TEXT:
             return
-        units = round(shift / Fraction(packet.time_base))
+        units = round(shift / unit(packet))
         packet.pts = None if packet.pts is None else packet.pts - units
         packet.dts = None if packet.dts is None else packet.dts - units
         packet.stream = self.stream
@@ -270,32 +272,27 @@ class _Sound:
     """Decoded and encoded again, sample for sample at the same times."""
 
     def __init__(self, output: OutputContainer, template: Any, treatment: Treatment) -> None:
-        self.name = treatment.encoder
-        codec = Codec(treatment.encoder, "w")
-        context = template.codec_context
-        rates = codec.audio_rates or [context.sample_rate]
-        rate = max((rate for rate in rates if rate <= context.sample_rate), default=min(rates))
-        layout = LAYOUTS.get(context.layout.nb_channels, "stereo")
-        self.stream = output.add_stream(treatment.encoder, rate=rate)
-        self.stream.codec_context.layout = layout
-        self.stream.codec_context.bit_rate = BIT_RATE_OF_A_CHANNEL * self.stream.codec_context.layout.nb_channels
+        source = template.codec_context
+        rates = Codec(treatment.encoder, "w").audio_rates or [source.sample_rate]
+        rate = max((rate for rate in rates if rate <= source.sample_rate), default=min(rates))
+        layout = LAYOUTS.get(source.layout.nb_channels, "stereo")
+        self.stream: Any = output.add_stream(treatment.encoder, rate=rate)
+        context: Any = self.stream.codec_context
+        context.layout = layout
+        context.bit_rate = BIT_RATE_OF_A_CHANNEL * context.layout.nb_channels
         _describe(self.stream, template)
-        self.stream.codec_context.open()
-        self.resampler = av.AudioResampler(
-            format=self.stream.codec_context.format.name,
-            layout=layout,
-            rate=rate,
-            frame_size=self.stream.codec_context.frame_size or None,
-        )
+        context.open()
+        size = context.frame_size or None
+        self.resampler = av.AudioResampler(format=context.format.name, layout=layout, rate=rate, frame_size=size)
 
     def carry(self, packet: av.Packet, shift: Fraction) -> Iterator[av.Packet]:
         try:
-            frames = packet.decode()
+            frames: list[Any] = list(packet.decode())
         except av.error.InvalidDataError:
-            log.warning("a damaged packet of sound at %s s is left out", float(packet.dts * packet.time_base))
+            log.warning("a damaged packet of sound at %.2f s is left out", float((packet.dts or 0) * unit(packet)))
             return
         for frame in frames:
-            frame.pts -= round(shift / Fraction(frame.time_base))
+            frame.pts -= round(shift / unit(frame))
             for ready in self.resampler.resample(frame):
                 yield from self.stream.encode(ready)
 
@@ -309,19 +306,21 @@ class _Text:
     """Subtitles in another text format, line by line."""
 
     def __init__(self, output: OutputContainer, template: Any, treatment: Treatment) -> None:
-        self.stream = output.add_stream(treatment.encoder)
+        self.stream: Any = output.add_stream(treatment.encoder)
         self.stream.time_base = template.time_base
         template.codec_context.open(strict=False)  # the style header is known from then on, and the encoder asks for it
-        self.stream.codec_context.subtitle_header = template.codec_context.subtitle_header
+        context: Any = self.stream.codec_context
+        context.subtitle_header = template.codec_context.subtitle_header
         _describe(self.stream, template)
 
     def carry(self, packet: av.Packet, shift: Fraction) -> Iterator[av.Packet]:
-        lines = packet.stream.codec_context.decode2(packet)
-        if lines is None or len(lines) == 0:
+        decoder: Any = packet.stream.codec_context
+        lines = decoder.decode2(packet)
+        if lines is None or len(lines) == 0 or packet.pts is None:
             return
         encoded = self.stream.codec_context.encode_subtitle(lines)
         encoded.stream, encoded.time_base = self.stream, packet.time_base
-        encoded.pts = encoded.dts = packet.pts - round(shift / Fraction(packet.time_base))
+        encoded.pts = encoded.dts = packet.pts - round(shift / unit(packet))
         encoded.duration = packet.duration
         yield encoded
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from av.subtitles.subtitle import SubtitleSet
 from av.video.reformatter import Interpolation, VideoReformatter
 
@@ -95,6 +96,7 @@ def make_video(
             container.add_attachment("font.ttf", "application/x-truetype-font", attachment)
         if chapters:
             container.set_chapters(_two_chapters(last))
+        container.start_encoding()  # writes the header, also where there is nothing to follow it
         for frame in _frames(times, size, pixel_format, matrix, color_range, time_base, interlaced):
             container.mux(video.encode(frame))
             if track:
@@ -114,6 +116,32 @@ def make_sound(path: Path, codec: str = "aac", seconds: int = 1) -> Path:
     with av.open(str(path), "w") as container:
         _Sound(container, codec, Fraction(0), Fraction(seconds)).mux_until(None)
     return path
+
+
+def add_cover(path: Path, source: Path) -> Path:
+    """`source` with a cover picture (32 x 32 png) as players of music show it: a video stream of one packet."""
+    with av.open(str(source)) as reader, av.open(str(path), "w") as container:
+        carried = {s.index: container.add_stream_from_template(s, opaque=True) for s in reader.streams}
+        cover = container.add_stream("png")
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "rgb24"
+        cover.disposition = Disposition.attached_pic
+        frame = av.VideoFrame.from_ndarray(picture(3, 32, 32), format="rgb24")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        container.mux([*cover.encode(frame), *cover.encode(None)])
+        for packet in reader.demux():
+            if packet.size:
+                packet.stream = carried[packet.stream.index]
+                container.mux(packet)
+    return path
+
+
+def decode_sound(path: Path) -> tuple[np.ndarray, Fraction]:
+    """(float32 samples of the first channel at 48 kHz, time of the first in seconds) of the first sound of a file."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler(format="fltp", layout="mono", rate=48000)
+        frames = [ready for frame in container.decode(audio=0) for ready in resampler.resample(frame)]
+    first = frames[0]
+    return np.concatenate([frame.to_ndarray()[0] for frame in frames]), first.pts * Fraction(first.time_base)
 
 
 def turn(path: Path, degrees: int, mirrored: bool = False) -> Path:
@@ -163,7 +191,11 @@ def _quality(codec: str, interlaced: bool) -> dict[str, str]:
         return {"crf": "1", "preset": "ultrafast", "threads": "1", "g": "10", "bf": "2"} | (
             {"flags": "+ildct+ilme"} if interlaced else {}
         )
-    return {"libx265": {"x265-params": "log-level=none:crf=1:pools=1", "preset": "ultrafast"}}.get(codec, {})
+    return {
+        "libx265": {"x265-params": "log-level=none:crf=1:pools=1", "preset": "ultrafast"},
+        "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "4", "b": "0"},
+        "mpeg4": {"qscale": "1", "flags": "+qscale", "global_quality": "118", "b": "8M"},
+    }.get(codec, {})
 
 
 def _frames(
