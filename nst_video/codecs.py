@@ -171,7 +171,7 @@ def check_output(
         folder = folder.parent  # the folder of a numbered pattern is made, like a folder given as output
     if not folder.is_dir():
         raise ResourceError(f"the folder {folder} does not exist; make it first or write elsewhere")
-    if source is not None and _is_same(os.fspath(source), target):
+    if source is not None and _is_same(Path(source), target):
         raise UsageError(f"{target} is the input itself; choose another name for the output")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ResourceError(f"the folder {folder} is not writable; write elsewhere")
@@ -180,13 +180,18 @@ def check_output(
     return kind
 
 
-def _is_same(source: str, target: Path) -> bool:
+def _is_same(source: Path, target: Path) -> bool:
     """Whether writing `target` would write over `source`: the same file through any link, or the same pictures."""
-    if is_pattern(source):
-        folder = target.parent if is_pattern(str(target)) else target
-        same_names = target.name == Path(source).name or not is_pattern(str(target))
-        return same_names and folder.exists() and os.path.samefile(Path(source).parent, folder)
-    return target.exists() and os.path.exists(source) and os.path.samefile(source, target)
+    source_folder, source_names = _sequence(source)
+    target_folder, target_names = _sequence(target)
+    if not (source_folder.exists() and target_folder.exists() and os.path.samefile(source_folder, target_folder)):
+        return False
+    return not source_names or not target_names or source_names == target_names
+
+
+def _sequence(path: Path) -> tuple[Path, str]:
+    """A numbered pattern as its folder and its names; anything else as it is, with no names."""
+    return (path.parent, path.name) if is_pattern(str(path)) else (path, "")
 
 
 def _is_taken(target: Path, kind: str) -> bool:

@@ -72,7 +72,7 @@ class FromRgb:
         if self.pixel_format == "pal8":
             return _with_palette(rgb)
         is_yuv = "yuv" in self.pixel_format
-        return self.reformatter.reformat(
+        frame = self.reformatter.reformat(
             av.VideoFrame.from_ndarray(rgb, format="rgb24"),
             format=self.pixel_format,
             src_color_range=ColorRange.JPEG,
@@ -81,6 +81,9 @@ class FromRgb:
             interpolation=_ENLARGE,
             threads=1,
         )
+        # Some encoders ask the frame, others their context; not converted, only said.
+        frame.color_primaries, frame.color_trc = self.color.primaries, self.color.transfer
+        return frame
 
 
 def _with_palette(rgb: np.ndarray) -> VideoFrame:

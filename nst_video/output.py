@@ -17,7 +17,7 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from nst_video.codecs import CONTAINERS, GIF, find_codec
+from nst_video.codecs import CONTAINERS, GIF, VideoCodec, find_codec
 from nst_video.conversion import FromRgb
 from nst_video.errors import ResourceError, UsageError
 from nst_video.pictures import write_picture
@@ -71,6 +71,7 @@ class VideoOutput:
         self.suffix = self.path.suffix.lower()
         self.is_gif = self.suffix == ".gif"
         encoder, self.codec = ("gif", GIF) if self.is_gif else find_codec(codec, self.suffix, crf, preset)
+        _check_even(encoder, self.codec, size)
         self.part = temporary(self.path)
         self.cut = start is not None
         self.end = None if end is None else info.start_pts * info.time_base + Fraction(end)
@@ -218,6 +219,13 @@ class VideoOutput:
                 "nothing was kept"
             )
         self.companions.verify(packets)
+
+
+def _check_even(encoder: str, codec: VideoCodec, size: tuple[int, int]) -> None:
+    odd_width = codec.pixel_format.startswith(("yuv420", "yuv422")) and size[0] % 2
+    odd_height = codec.pixel_format.startswith("yuv420") and size[1] % 2
+    if odd_width or odd_height:
+        raise UsageError(f"{encoder} needs an even width and height; got {size[0]} x {size[1]}")
 
 
 class PictureOutput:

@@ -1,4 +1,4 @@
-"""The contract of reader and writer: every container with every case it can hold is read, then copied through reader and
+"""The contract of reader and writer: every container with every case it holds is read, then copied by reader and
 writer, pictures unchanged, and read again.
 """
 
