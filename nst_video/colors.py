@@ -1,0 +1,78 @@
+"""Pixels: uint8 arrays to image tensors and back, and keeping the colours of the original."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Linear sRGB -> cone response -> OKLab (Björn Ottosson, "A perceptual color space for image processing", 2020).
+_RGB_TO_LMS = (
+    (0.4122214708, 0.5363325363, 0.0514459929),
+    (0.2119034982, 0.6806995451, 0.1073969566),
+    (0.0883024619, 0.2817188376, 0.6299787005),
+)
+_LMS_TO_LAB = (
+    (0.2104542553, 0.7936177850, -0.0040720468),
+    (1.9779984951, -2.4285922050, 0.4505937099),
+    (0.0259040371, 0.7827717662, -0.8086757660),
+)
+
+
+def to_image(rgb: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 (N, H, W, 3) in [0, 255] -> float32 (N, 3, H, W) in [0, 1] on `device`."""
+    pixels = torch.from_numpy(np.ascontiguousarray(rgb)).to(device)
+    return pixels.permute(0, 3, 1, 2).float().div_(255).contiguous()
+
+
+def to_rgb(image: Tensor) -> np.ndarray:
+    """float (N, 3, H, W), clipped to [0, 1] -> uint8 (N, H, W, 3), rounded to nearest."""
+    pixels = image.detach().clamp(0, 1).mul(255).round_().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def srgb_to_linear(image: Tensor) -> Tensor:
+    """sRGB values in [0, 1] -> linear light (IEC 61966-2-1)."""
+    return torch.where(image <= 0.04045, image / 12.92, ((image.clamp_min(0) + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(light: Tensor) -> Tensor:
+    """Linear light in [0, 1] -> sRGB values (IEC 61966-2-1)."""
+    return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp_min(1e-9) ** (1 / 2.4) - 0.055)
+
+
+def _mix(image: Tensor, matrix: Tensor) -> Tensor:
+    return torch.einsum("ij,njhw->nihw", matrix, image)
+
+
+def to_oklab(image: Tensor) -> Tensor:
+    """sRGB (N, 3, H, W) in [0, 1] -> OKLab: lightness in [0, 1], a and b about [-0.4, 0.4]."""
+    lms = _mix(srgb_to_linear(image), image.new_tensor(_RGB_TO_LMS))
+    return _mix(lms.clamp_min(0) ** (1 / 3), image.new_tensor(_LMS_TO_LAB))
+
+
+def _oklab_to_linear(lab: Tensor) -> Tensor:
+    lms = _mix(lab, torch.linalg.inv(lab.new_tensor(_LMS_TO_LAB)))
+    return _mix(lms**3, torch.linalg.inv(lab.new_tensor(_RGB_TO_LMS)))
+
+
+def keep_colors(stylised: Tensor, content: Tensor) -> Tensor:
+    """Lightness of `stylised`, hue and chroma of `content`, both sRGB (N, 3, H, W) in [0, 1]; returns the same.
+
+    The exchange happens in OKLab, so equal lightness looks equally light whatever the hue. Where the pair has no sRGB
+    colour, the chroma shrinks just as far as it must at constant lightness and hue (bisection), so that bright
+    strokes neither clip to another hue nor fall to grey.
+    """
+    lightness = to_oklab(stylised.clamp(0, 1))[:, :1]
+    chroma = to_oklab(content)[:, 1:]
+    low, high = torch.zeros_like(lightness), torch.ones_like(lightness)
+    whole = _in_gamut(torch.cat([lightness, chroma], 1))
+    for _ in range(12):  # 2^-12 of the chroma is far below one level in 255
+        middle = (low + high) / 2
+        inside = _in_gamut(torch.cat([lightness, chroma * middle], 1))
+        low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+    scale = torch.where(whole, torch.ones_like(low), low)
+    return linear_to_srgb(_oklab_to_linear(torch.cat([lightness, chroma * scale], 1)).clamp(0, 1))
+
+
+def _in_gamut(lab: Tensor) -> Tensor:
+    light = _oklab_to_linear(lab)
+    return ((light > -1e-4) & (light < 1 + 1e-4)).all(dim=1, keepdim=True)

@@ -1,0 +1,91 @@
+"""What a place looks like at first that no earlier painted frame shows: revealed, or moved beyond what the flow can
+follow.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_MATCHING_SIDE = 256  # long side in pixels at which windows are compared: finer detail says nothing about the brush
+_WINDOW = 16  # side of a window at that size: a stroke or two
+_STRIDE = 4
+_NEARNESS = (
+    0.02  # cost of a match a whole picture's length away, in mean squared difference: between equals the nearer wins
+)
+_HOLE = 0.3  # a window with a pixel less held than this is painted anew
+
+
+def paint_revealed(image: Tensor, hole: Tensor, content: Tensor, painted: Tensor) -> Tensor:
+    """The frame `image` (L, 3, H, W), painted in its hole (L, 1, H, W) like the most similar place of the frame before.
+
+    content, painted (L, 3, H, W): the frame before, and what it was painted as. An image analogy (Hertzmann et al.
+    2001) by windows: each window that touches the hole (values above 0.3 of 1) finds the window of `content` that it
+    resembles most, and takes over what painting did to that one, `painted - content`. Taking over the difference
+    keeps the new frame's own edges, where copying the paint would smear an old one's. Windows overlap and blend
+    towards their centres. Outside them the frame is returned as it is; values stay in [0, 1].
+    """
+    lanes = zip(image, hole, content, painted, strict=True)
+    return torch.stack([_paint_lane(*(part[None] for part in lane)) for lane in lanes])
+
+
+def _paint_lane(image: Tensor, hole: Tensor, content: Tensor, painted: Tensor) -> Tensor:
+    factor = max(1, round(max(image.shape[-2:]) / _MATCHING_SIDE))
+    wanted = (_windows(hole, factor).amax(1) > _HOLE).nonzero().flatten()
+    if len(wanted) == 0:
+        return image[0]
+    matches = _best_matches(_small(image, factor), _small(content, factor), wanted)
+    change = _windows(painted - content, factor)[matches]
+    weight = _taper(_WINDOW * factor, image)
+    total = _overlap(change.view(len(wanted), 3, -1) * weight, wanted, image, factor)
+    share = _overlap(weight.expand(len(wanted), 1, -1), wanted, image, factor)
+    return (image + torch.where(share > 1e-3, total / share.clamp_min(1e-3), 0.0)).clamp(0, 1)[0]
+
+
+def _small(image: Tensor, factor: int) -> Tensor:
+    return F.avg_pool2d(image, factor, ceil_mode=True, count_include_pad=False) if factor > 1 else image
+
+
+def _margins(size: Sequence[int], factor: int) -> tuple[int, int, int, int]:
+    """left, right, top, bottom so that windows cover every pixel alike, whatever the size."""
+    window, stride = _WINDOW * factor, _STRIDE * factor
+    height, width = size
+    return (window // 2, window // 2 + -width % stride, window // 2, window // 2 + -height % stride)
+
+
+def _windows(image: Tensor, factor: int) -> Tensor:
+    """(1, C, H, W) -> (K, C * side * side): all windows of a regular grid, row by row; the same K at every factor."""
+    padded = F.pad(image, _margins(image.shape[-2:], factor), mode="replicate")
+    return F.unfold(padded, _WINDOW * factor, stride=_STRIDE * factor)[0].T
+
+
+def _best_matches(image: Tensor, content: Tensor, wanted: Tensor) -> Tensor:
+    """Number of the window of `content` most like each wanted window of `image`."""
+    ours, theirs = _windows(image, 1)[wanted], _windows(content, 1)
+    difference = torch.cdist(ours, theirs).square() / ours.shape[1]
+    left, right, _, _ = _margins(image.shape[-2:], 1)
+    columns = (image.shape[3] + left + right - _WINDOW) // _STRIDE + 1
+    index = torch.arange(len(theirs), device=image.device)
+    place = torch.stack([index // columns, index % columns], dim=1).float() * (_STRIDE / max(image.shape[-2:]))
+    distance = torch.cdist(place[wanted], place).square()
+    return (difference + _NEARNESS * distance).argmin(1)
+
+
+def _taper(side: int, like: Tensor) -> Tensor:
+    """(side * side) weights, steep towards the centre: blending two textures half and half would wash both out."""
+    hann = torch.hann_window(side + 2, periodic=False, dtype=like.dtype, device=like.device)[1:-1]
+    return (hann[:, None] * hann).flatten() ** 4
+
+
+def _overlap(values: Tensor, wanted: Tensor, image: Tensor, factor: int) -> Tensor:
+    """Sum of the wanted windows' values (n, C, side * side) where they lie: (1, C, H, W)."""
+    height, width = image.shape[-2:]
+    left, right, top, bottom = _margins((height, width), factor)
+    size = (height + top + bottom, width + left + right)
+    side, stride = _WINDOW * factor, _STRIDE * factor
+    count = ((size[0] - side) // stride + 1) * ((size[1] - side) // stride + 1)
+    columns = values.new_zeros(count, values.shape[1] * values.shape[2])
+    columns[wanted] = values.flatten(1)
+    summed = F.fold(columns.T[None], size, side, stride=stride)
+    return summed[..., top : top + height, left : left + width]

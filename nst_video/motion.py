@@ -1,0 +1,197 @@
+"""Optical flow, how far it can be trusted, and the warp: pure functions, plus the window of reference frames that a
+shot needs.
+
+A flow is *backward*: `current(x) ~ reference(x + flow(x))`, in pixels, channel 0 = dx, channel 1 = dy.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nst_video import colors, losses
+
+FLOW_PRESETS = {
+    "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
+    "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+    "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+}
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How the current frame follows from J earlier ones, nearest first; J = 0 on the first frame of a shot.
+
+    flows (L, J, 2, H, W): backward flow to each reference, in pixels. trust (L, J, 1, H, W) in [0, 1]: 1 where the
+    reference shows the same surface, 0 where it does not; the long-term rule is already applied, so at every place
+    the trusts of the J references sum to at most 1.
+    """
+
+    flows: Tensor
+    trust: Tensor
+
+    @staticmethod
+    def none(lanes: int, height: int, width: int) -> "Motion":
+        """The motion of a frame with no past."""
+        return Motion(torch.zeros(lanes, 0, 2, height, width), torch.zeros(lanes, 0, 1, height, width))
+
+    @property
+    def references(self) -> int:
+        """J, the number of references."""
+        return self.flows.shape[1]
+
+    def to(self, device: torch.device | str) -> "Motion":
+        """The same motion on another device."""
+        return Motion(self.flows.to(device), self.trust.to(device))
+
+
+def flow(current: np.ndarray, reference: np.ndarray, preset: str = "medium") -> np.ndarray:
+    """Backward flow between two uint8 (H, W, 3) RGB pictures -> float32 (H, W, 2): `current(x) ~ reference(x +
+    flow(x))`.
+
+    Dense inverse search (Kroeger et al. 2016) with the settings of `preset`, a key of FLOW_PRESETS.
+    """
+    search = cv2.DISOpticalFlow.create(FLOW_PRESETS[preset])
+    return search.calc(_grey(current), _grey(reference), None)
+
+
+def _grey(rgb: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+
+
+def to_flow(array: np.ndarray) -> Tensor:
+    """float32 (H, W, 2) -> (1, 2, H, W)."""
+    return torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0).contiguous()
+
+
+def sampling_grid(flow: Tensor) -> Tensor:
+    """(B, 2, H, W) flow in pixels -> (B, H, W, 2) positions in [-1, 1] for `grid_sample` with align_corners."""
+    height, width = flow.shape[-2:]
+    x = torch.arange(width, device=flow.device, dtype=flow.dtype) + flow[:, 0]
+    y = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None] + flow[:, 1]
+    return torch.stack([x * (2 / max(width - 1, 1)) - 1, y * (2 / max(height - 1, 1)) - 1], dim=-1)
+
+
+def warp(image: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+    """`image` (B, C, H, W) looked up at x + flow(x); places outside the picture take its nearest edge.
+
+    `mode` is grid_sample's: "bilinear" stays inside the range of the input, "bicubic" keeps detail over many frames.
+    """
+    return F.grid_sample(image, sampling_grid(flow), mode=mode, padding_mode="border", align_corners=True)
+
+
+def inside(flow: Tensor) -> Tensor:
+    """(B, 2, H, W) -> bool (B, 1, H, W): does x + flow(x) lie in the picture?"""
+    return (sampling_grid(flow).abs() <= 1).all(dim=-1).unsqueeze(1)
+
+
+def consistent(backward: Tensor, forward: Tensor) -> Tensor:
+    """Where going along `backward` and back along `forward` ends near the start: bool (B, 1, H, W).
+
+    Forward-backward test of Sundaram et al. 2010: |w + w'|^2 <= 0.01 (|w|^2 + |w'|^2) + 0.5, w' = forward looked up
+    along w.
+    """
+    back = warp(forward, backward)
+    gap = (backward + back).square().sum(1, keepdim=True)
+    return gap <= 0.01 * (backward.square().sum(1, keepdim=True) + back.square().sum(1, keepdim=True)) + 0.5
+
+
+def motion_boundary(flow: Tensor) -> Tensor:
+    """Where the flow changes abruptly, so that a pixel mixes two motions: bool (B, 1, H, W).
+
+    Sundaram et al. 2010: |grad u|^2 + |grad v|^2 > 0.01 |w|^2 + 0.002, with forward differences.
+    """
+    dx = F.pad(flow[..., :, 1:] - flow[..., :, :-1], (0, 1, 0, 0), mode="replicate")
+    dy = F.pad(flow[..., 1:, :] - flow[..., :-1, :], (0, 0, 0, 1), mode="replicate")
+    steepness = (dx.square() + dy.square()).sum(1, keepdim=True)
+    return steepness > 0.01 * flow.square().sum(1, keepdim=True) + 0.002
+
+
+def trust_mask(backward: Tensor, forward: Tensor) -> Tensor:
+    """Where the flow is certain by geometry alone: {0, 1} (B, 1, H, W).
+
+    Consistent both ways, no motion boundary, inside the picture: the mask of Ruder et al. 2016, unblurred.
+    """
+    return (consistent(backward, forward) & ~motion_boundary(backward) & inside(backward)).float()
+
+
+# Blurred root-mean-square difference of the pictures, in [0, 1], above which a place is not the same surface.
+_SAME_SURFACE = 12 / 255
+# Blurred standard deviation, in [0, 1], below which a place is too flat for a flow to be right or wrong about it.
+_FLAT = 6 / 255
+_WINDOW = 2.0  # standard deviation of the blur of both tests, pixels
+# A flow this short (pixels), that explains the picture no better than none, is noise: resampling for it would only
+# blur.
+_STILL = 0.5
+
+
+def blur(image: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of (B, C, H, W) with replicated borders."""
+    radius = int(3 * sigma + 0.5)
+    x = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(image.shape[1], 1, 1, -1)
+    padded = F.pad(image, (radius,) * 4, mode="replicate")
+    across = F.conv2d(padded, kernel, groups=image.shape[1])
+    return F.conv2d(across, kernel.mT, groups=image.shape[1])
+
+
+def photometric_error(current: Tensor, reference: Tensor, flow: Tensor) -> Tensor:
+    """Blurred mean squared difference of (B, 3, H, W) and the reference moved along the flow: (B, 1, H, W)."""
+    return blur((current - warp(reference, flow)).square().mean(1, keepdim=True), _WINDOW)
+
+
+def drop_noise(flow: Tensor, current: Tensor, reference: Tensor) -> Tensor:
+    """The flow with exact zeros where it is shorter than half a pixel and no motion explains the picture as well."""
+    still = photometric_error(current, reference, torch.zeros_like(flow))
+    moved = photometric_error(current, reference, flow)
+    short = flow.square().sum(1, keepdim=True) < _STILL**2
+    noise = short & (still <= 1.1 * moved + (1 / 255) ** 2)
+    return torch.where(noise, 0.0, flow)
+
+
+def trust(current: Tensor, reference: Tensor, backward: Tensor, forward: Tensor) -> Tensor:
+    """How far the stylizer may rely on `backward`: (B, 1, H, W) in [0, 1].
+
+    The same surface by its colours, and either consistent both ways or too flat to tell (a flat place fails the
+    geometric test although whatever is moved there looks right); 0 outside the picture; slightly blurred.
+    """
+    same = photometric_error(current, reference, backward) < _SAME_SURFACE**2
+    mean = blur(current, _WINDOW)
+    flat = (blur(current.square(), _WINDOW) - mean.square()).mean(1, keepdim=True) < _FLAT**2
+    certain = same & (consistent(backward, forward) | flat) & inside(backward)
+    return blur(certain.float(), 1.0) * certain
+
+
+class MotionWindow:
+    """The reference frames of one shot, and the motion of each new frame against them.
+
+    `references` are the distances J in frames, nearest first; `preset` is a key of FLOW_PRESETS.
+    """
+
+    def __init__(self, references: tuple[int, ...] = (1, 2, 4), preset: str = "medium"):
+        self.references = references
+        self.preset = preset
+        self.frames: deque[np.ndarray] = deque(maxlen=max(references))
+
+    def step(self, rgb: np.ndarray, first: bool = False) -> Motion:
+        """Motion of the uint8 (H, W, 3) frame against the frames given before; `first` forgets those."""
+        if first:
+            self.frames.clear()
+        found = [self._against(rgb, self.frames[-j]) for j in self.references if j <= len(self.frames)]
+        self.frames.append(rgb)
+        if not found:
+            return Motion.none(1, *rgb.shape[:2])
+        flows, masks = (torch.stack(part, dim=1) for part in zip(*found, strict=True))
+        return Motion(flows, losses.long_term(masks))
+
+    def _against(self, rgb: np.ndarray, reference_rgb: np.ndarray) -> tuple[Tensor, Tensor]:
+        current, reference = colors.to_image(rgb[None]), colors.to_image(reference_rgb[None])
+        backward = to_flow(flow(rgb, reference_rgb, self.preset))
+        forward = to_flow(flow(reference_rgb, rgb, self.preset))
+        backward = drop_noise(backward, current, reference)
+        return backward, trust(current, reference, backward, forward)

@@ -1,0 +1,92 @@
+"""The loss of one frame at one size, put together from losses.py with the weights that options and controls give."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nst_video import losses
+from nst_video.encoders import Encoder
+from nst_video.options import LookOptions
+
+
+@dataclass(frozen=True)
+class Weights:
+    """alpha (content), beta_s (style), lambda_tv (total variation), gamma (temporal) of one frame."""
+
+    content: float
+    style: float
+    tv: float
+    temporal: float
+
+
+@dataclass(frozen=True)
+class Past:
+    """What was painted before, moved onto this frame: warped (L, J, 3, H, W), and where each holds: trust (L, J, 1,
+    H, W) in [0, 1].
+    """
+
+    warped: Tensor
+    trust: Tensor
+
+
+class FrameObjective:
+    """E = alpha content + beta_s style + lambda_tv TV + gamma temporal + range, a value per lane; called with an
+    image (L, 3, H, W).
+
+    content is averaged and style weighted over their layers. Gatys et al. 2016, eq. 7, with the temporal term of
+    Ruder et al. 2016, eq. 7, and a departure from both: pixels outside [0, 1] are penalised, because what is clipped
+    on writing has been optimised for nothing.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        look: LookOptions,
+        *,
+        content: Tensor,
+        styles: Mapping[str, Tensor],
+        weights: Weights,
+        past: Past | None = None,
+    ):
+        """content: the frame (L, 3, H, W). styles: layer -> target Gram matrix (1, N, N)."""
+        self.encoder, self.styles, self.weights, self.past = encoder, styles, weights, past
+        self.normaliser = losses.NORMALISERS[look.loss]
+        self.exponent = look.tv_exponent
+        self.shares = style_shares(look)
+        with torch.no_grad():
+            features = encoder(content)
+        self.targets = {layer: features[layer] for layer in look.content_layers}
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total (L,) and its weighted terms by name."""
+        features = self.encoder(image)
+        weights = self.weights
+        terms = {
+            "content": weights.content * self._content(features),
+            "style": weights.style * self._style(features),
+            "tv": weights.tv * losses.total_variation(image, self.exponent),
+            "range": self.normaliser.range_weight * losses.out_of_range(image),
+        }
+        if self.past is not None:
+            terms["temporal"] = weights.temporal * losses.temporal(image, self.past.warped, self.past.trust)
+        return torch.stack(list(terms.values())).sum(0), terms
+
+    def _content(self, features: Mapping[str, Tensor]) -> Tensor:
+        compare = self.normaliser.content
+        return torch.stack([compare(features[layer], target) for layer, target in self.targets.items()]).mean(0)
+
+    def _style(self, features: Mapping[str, Tensor]) -> Tensor:
+        compare = self.normaliser.style
+        each = [
+            share * compare(losses.gram(features[layer]).mean, self.styles[layer])
+            for layer, share in self.shares.items()
+        ]
+        return torch.stack(each).sum(0)
+
+
+def style_shares(look: LookOptions) -> dict[str, float]:
+    """lambda_l of every style layer, summing to 1."""
+    given = look.style_layer_weights or (1.0,) * len(look.style_layers)
+    return {layer: weight / sum(given) for layer, weight in zip(look.style_layers, given, strict=True)}

@@ -1,0 +1,282 @@
+"""Minimising a loss over the pixels of several independent images (lanes) at once, without waiting for the host.
+
+Every decision (accept a step, store a curvature pair, give up a lane's history) is a mask on the device, so an
+iteration has no `.item()`, no branch on data and a fixed set of buffers. One iteration is one evaluation of the loss
+and its gradient.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+# Loss of each lane, (L,), at an image (L, 3, H, W); and any further values of the same lanes to keep a record of.
+Objective = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
+
+_SUFFICIENT_DECREASE = 1e-4  # Armijo's constant, as in Nocedal & Wright 2006, section 3.1
+_LEAST_CURVATURE = 1e-4  # s.y below this times |s||y| is noise: such a pair would blow the direction up
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """The last m curvature pairs (s = change of the image, y = change of the gradient) of L lanes of n pixels, in
+    ring order.
+
+    pairs (L, 2m, n): all s, then all y. sy, yy (L, m, m): s_i.y_j and y_i.y_j. filled (L, m): which are real. head
+    (L,): where the next one goes. Immutable from outside: `minimise` works on a copy.
+    """
+
+    pairs: Tensor
+    sy: Tensor
+    yy: Tensor
+    filled: Tensor
+    head: Tensor
+
+    @staticmethod
+    def empty(lanes: int, pixels: int, history: int, device: torch.device | str = "cpu") -> "Curvature":
+        """No pairs yet; `history` is m."""
+        return Curvature(
+            pairs=torch.zeros(lanes, 2 * history, pixels, device=device),
+            sy=torch.zeros(lanes, history, history, device=device),
+            yy=torch.zeros(lanes, history, history, device=device),
+            filled=torch.zeros(lanes, history, dtype=torch.bool, device=device),
+            head=torch.zeros(lanes, dtype=torch.long, device=device),
+        )
+
+    @property
+    def history(self) -> int:
+        """m, the most pairs kept."""
+        return self.sy.shape[1]
+
+    def clone(self) -> "Curvature":
+        """A deep copy."""
+        return Curvature(**{name: value.clone() for name, value in vars(self).items()})
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "Curvature":
+        """The pairs after `move`, a linear map of pixels (L * 2m, n) -> the same shape; products are taken anew."""
+        lanes, rows, pixels = self.pairs.shape
+        pairs = move(self.pairs.reshape(lanes * rows, pixels)).reshape(lanes, rows, pixels)
+        steps, changes = pairs.split(self.history, dim=1)
+        sy, yy = steps @ changes.mT, changes @ changes.mT
+        curved = torch.diagonal(sy, dim1=1, dim2=2) > 0
+        return replace(self, pairs=pairs, sy=sy, yy=yy, filled=self.filled & curved)
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """What `minimise` found: the best image, its loss per lane, the record of every evaluation, and what the next
+    frame can start from.
+    """
+
+    image: Tensor
+    loss: Tensor
+    record: dict[str, Tensor]  # name -> (evaluations, L): "loss" and whatever the objective added
+    accepted: Tensor  # bool (evaluations, L)
+    curvature: Curvature | None
+
+
+def minimise(
+    objective: Objective,
+    image: Tensor,
+    *,
+    evaluations: int,
+    optimizer: str = "lbfgs",
+    curvature: Curvature | None = None,
+    history: int = 10,
+    first_step: float = 0.05,
+) -> Minimum:
+    """The image (L, 3, H, W) with the lowest loss that `optimizer` reaches from `image` in exactly `evaluations`
+    evaluations (>= 1).
+
+    `first_step` is the root-mean-square change of a pixel, in units of the image, of a step taken before anything is
+    known about the curvature. `curvature` carries L-BFGS pairs over from a related problem. The caller's tensors are
+    left alone; a loss that is not finite is never accepted.
+    """
+    solver = OPTIMIZERS[optimizer](
+        objective, image.detach(), first_step=first_step, curvature=curvature, history=history
+    )
+    for _ in range(evaluations - 1):
+        solver.iterate()
+    return solver.result()
+
+
+def _value_and_gradient(objective: Objective, image: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    leaf = image.detach().requires_grad_(True)
+    with torch.enable_grad():
+        loss, parts = objective(leaf)
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+    return loss.detach(), gradient.flatten(1), {name: part.detach() for name, part in parts.items()}
+
+
+class _Solver:
+    """What both optimisers share: the current image, its loss and gradient, and the record."""
+
+    def __init__(
+        self, objective: Objective, image: Tensor, *, first_step: float, curvature: Curvature | None, history: int
+    ):
+        self.objective, self.shape, self.first_step = objective, image.shape, first_step
+        self.image = image.flatten(1).clone()
+        self.rows: list[dict[str, Tensor]] = []
+        self.accepted: list[Tensor] = []
+        self.loss, self.gradient = self._evaluate(self.image)
+        self.accepted.append(self.loss.isfinite())
+
+    def _evaluate(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        loss, gradient, parts = _value_and_gradient(self.objective, flat.view(self.shape))
+        self.rows.append({"loss": loss, **parts})
+        return loss, gradient
+
+    def result(self) -> Minimum:
+        record = {name: torch.stack([row[name] for row in self.rows]) for name in self.rows[0]}
+        return Minimum(self.image.view(self.shape), self.loss, record, torch.stack(self.accepted), self._curvature())
+
+    def _curvature(self) -> Curvature | None:
+        return None
+
+    def iterate(self) -> None:
+        raise NotImplementedError
+
+
+class LBFGS(_Solver):
+    """Limited-memory BFGS in the compact form of Byrd, Nocedal & Schnabel 1994 (theorem 2.2), one small system per
+    lane.
+
+    Only products of the stored vectors enter the system, as in the vector-free two-loop of Chen et al. 2014, and
+    triangular solves take the place of its loops: a direction costs two passes over the pairs whatever m is. A
+    rejected trial still gives its curvature pair, so the next direction from the same place already knows why the
+    last one was too long.
+    """
+
+    def __init__(
+        self, objective: Objective, image: Tensor, *, first_step: float, curvature: Curvature | None, history: int
+    ):
+        super().__init__(objective, image, first_step=first_step, curvature=curvature, history=history)
+        lanes, pixels = self.image.shape
+        self.memory = curvature.clone() if curvature else Curvature.empty(lanes, pixels, history, image.device)
+        self.lanes = torch.arange(lanes, device=image.device)
+        self.length = torch.ones_like(self.loss)
+        self._aim()
+
+    def _curvature(self) -> Curvature:
+        return self.memory
+
+    def iterate(self) -> None:
+        """One evaluation at the trial image; keeps it where the loss fell enough, else halves that lane's step."""
+        trial = self.image + self.length[:, None] * self.direction
+        loss, gradient = self._evaluate(trial)
+        gradient = torch.where(gradient.isfinite(), gradient, 0.0)
+        slope = self.length * (self.direction * self.gradient).sum(1)
+        accept = loss.isfinite() & ((loss <= self.loss + _SUFFICIENT_DECREASE * slope) | ~self.loss.isfinite())
+        self._remember(trial - self.image, gradient - self.gradient, loss.isfinite())
+        self.image = torch.where(accept[:, None], trial, self.image)
+        self.gradient = torch.where(accept[:, None], gradient, self.gradient)
+        self.loss = torch.where(accept, loss, self.loss)
+        self.length = torch.where(accept, 1.0, self.length * 0.5)
+        self.accepted.append(accept)
+        self._aim()
+
+    def _remember(self, step: Tensor, change: Tensor, finite: Tensor) -> None:
+        """Store (step, change) where it shows positive curvature; every lane writes its slot, unchanged where it does
+        not.
+        """
+        memory, m = self.memory, self.memory.history
+        curved = (step * change).sum(1) > _LEAST_CURVATURE * step.norm(dim=1) * change.norm(dim=1)
+        store = curved & finite
+        slot = memory.head
+        for row, vector in ((slot, step), (slot + m, change)):
+            memory.pairs[self.lanes, row] = torch.where(store[:, None], vector, memory.pairs[self.lanes, row])
+        memory.filled[self.lanes, slot] |= store
+        self.slot = slot.clone()
+        memory.head.copy_(torch.where(store, (slot + 1) % m, slot))
+
+    def _aim(self) -> None:
+        """The next direction, from one pass over the pairs for the products and one to combine them."""
+        memory, m = self.memory, self.memory.history
+        slot = getattr(self, "slot", memory.head)
+        probes = torch.stack([memory.pairs[self.lanes, slot], memory.pairs[self.lanes, slot + m], self.gradient], dim=2)
+        products = memory.pairs @ probes
+        (with_s, with_y, with_g) = products.unbind(2)
+        memory.sy[self.lanes, slot, :] = with_s[:, m:]
+        memory.sy[self.lanes, :, slot] = with_y[:, :m]
+        memory.yy[self.lanes, slot, :] = with_y[:, m:]
+        memory.yy[self.lanes, :, slot] = with_y[:, m:]
+        coefficients, scale = _compact_direction(memory, with_g)
+        plain = self.first_step * math.sqrt(self.image.shape[1]) / self.gradient.norm(dim=1).clamp_min(1e-30)
+        scale = torch.where(memory.filled.any(1), scale, plain)
+        direction = -(scale[:, None] * self.gradient + (coefficients[:, None] @ memory.pairs).squeeze(1))
+        downhill = (direction * self.gradient).sum(1) < 0
+        self.direction = torch.where(downhill[:, None], direction, -plain[:, None] * self.gradient)
+
+
+def _compact_direction(memory: Curvature, with_gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Coefficients (L, 2m) of the pairs and scale (L,) of the gradient in H g.
+
+    H = c I + [S, cY] [[R^-T (D + c Y'Y) R^-1, -R^-T], [-R^-1, 0]] [S, cY]'  with R the upper triangle of S'Y, oldest
+    pair first, D its diagonal and c = s.y / y.y of the newest pair. Slots that hold nothing become rows of the
+    identity and drop out.
+    """
+    m = memory.history
+    small = torch.float32 if memory.sy.device.type == "mps" else torch.float64
+    age = (memory.head[:, None] + torch.arange(m, device=memory.head.device)) % m
+    real = memory.filled.gather(1, age)
+    both = real[:, :, None] & real[:, None, :]
+
+    def by_age(matrix: Tensor) -> Tensor:
+        rows = matrix.to(small).gather(1, age[:, :, None].expand(-1, -1, m))
+        return torch.where(both, rows.gather(2, age[:, None, :].expand(-1, m, -1)), 0.0)
+
+    sy, yy = by_age(memory.sy), by_age(memory.yy)
+    sg, yg = (
+        torch.where(real, part.to(small).gather(1, age), 0.0)[:, :, None] for part in with_gradient.split(m, dim=1)
+    )
+    curvature = torch.diagonal(sy, dim1=1, dim2=2)
+    scale = (curvature[:, -1] / torch.diagonal(yy, dim1=1, dim2=2)[:, -1].clamp_min(1e-300))[:, None, None]
+    upper = torch.triu(sy) + torch.diag_embed((~real).to(small))
+    u = torch.linalg.solve_triangular(upper, sg, upper=True)
+    inner = curvature[:, :, None] * u + scale * (yy @ u) - scale * yg
+    steps = torch.linalg.solve_triangular(upper.mT, inner, upper=False)
+    newest_last = torch.cat([steps, -scale * u], dim=1).squeeze(2)
+    back = torch.cat([age, age + m], dim=1)
+    coefficients = torch.zeros_like(newest_last).scatter(1, back, newest_last)
+    return coefficients.float(), scale.flatten().float()
+
+
+class Adam(_Solver):
+    """Adam (Kingma & Ba 2015) with `first_step` as its learning rate; kept to compare with. Every evaluation moves;
+    the best image is returned.
+    """
+
+    decay = (0.9, 0.99)
+
+    def __init__(
+        self, objective: Objective, image: Tensor, *, first_step: float, curvature: Curvature | None, history: int
+    ):
+        super().__init__(objective, image, first_step=first_step, curvature=curvature, history=history)
+        self.best, self.best_loss = self.image, self.loss
+        self.mean, self.square = torch.zeros_like(self.image), torch.zeros_like(self.image)
+        self.count = 0
+
+    def iterate(self) -> None:
+        """One Adam step and the evaluation where it ends."""
+        self.count += 1
+        b1, b2 = self.decay
+        gradient = torch.where(self.gradient.isfinite(), self.gradient, 0.0)
+        self.mean = b1 * self.mean + (1 - b1) * gradient
+        self.square = b2 * self.square + (1 - b2) * gradient.square()
+        mean, square = self.mean / (1 - b1**self.count), self.square / (1 - b2**self.count)
+        self.image = self.image - self.first_step * mean / (square.sqrt() + 1e-8 * square.amax().sqrt() + 1e-30)
+        loss, self.gradient = self._evaluate(self.image)
+        accept = loss.isfinite() & ((loss < self.best_loss) | ~self.best_loss.isfinite())
+        self.best = torch.where(accept[:, None], self.image, self.best)
+        self.best_loss = torch.where(accept, loss, self.best_loss)
+        self.accepted.append(accept)
+
+    def result(self) -> Minimum:
+        """The best image seen, not the last."""
+        self.image, self.loss = self.best, self.best_loss
+        return super().result()
+
+
+OPTIMIZERS: dict[str, type[_Solver]] = {"lbfgs": LBFGS, "adam": Adam}

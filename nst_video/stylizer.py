@@ -1,0 +1,283 @@
+"""Neural style transfer of shots, frame after frame: coarse to fine at first, then a few steps from where the last
+frame ended.
+
+The optimisation of Gatys et al. 2016 on video as Ruder et al. 2016 framed it. It knows no media: images, motion and
+state go in and out.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nst_video import colors, losses
+from nst_video.encoders import Encoder
+from nst_video.errors import NstVideoError
+from nst_video.fill import paint_revealed
+from nst_video.motion import Motion, warp
+from nst_video.objective import FrameObjective, Past, Weights
+from nst_video.optimizers import Curvature, Minimum, minimise
+from nst_video.options import CoherenceOptions, EffortOptions, LookOptions
+
+_COARSEST = 128  # long side in pixels of the first scale: there a receptive field spans long strokes
+_SCALE_STEP = math.sqrt(2)
+_FIRST_STEP = 0.05  # root-mean-square change of a pixel, in [0, 1], while nothing is known about the curvature
+_CAREFUL = 0.2  # of that, when the first attempt gave values that are not finite
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What may change from frame to frame. Times in seconds; a weight left at None is the options'; `style_mix` has
+    one weight for each style.
+    """
+
+    time: float = 0.0
+    dt: float = 0.0
+    strength: float | None = None
+    content_weight: float | None = None
+    style_weight: float | None = None
+    tv_weight: float | None = None
+    temporal_weight: float | None = None
+    style_mix: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step took and where it ended.
+
+    evaluations: of the loss and its gradient, rejected ones included. losses: the weighted terms of the best image,
+    mean over lanes. trace: the total after each evaluation, mean over lanes; scales of a first frame one after the
+    other.
+    """
+
+    evaluations: int
+    rejected: int
+    losses: dict[str, float]
+    trace: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class State:
+    """What one frame of L lanes leaves for the next.
+
+    outputs (L, K, 3, H, W): the last K <= max(J) results as optimised, newest first: not clipped, their colours not
+    exchanged. content (L, 3, H, W): the frame that the newest was made from. curvature: pairs of L-BFGS. seed: of
+    everything random in the shot. frame: frames done.
+    """
+
+    seed: int = 0
+    frame: int = 0
+    outputs: Tensor | None = None
+    content: Tensor | None = None
+    curvature: Curvature | None = None
+    report: StepReport | None = None
+
+
+class Stylizer:
+    """Paints frames in the look of one style picture or a mix of several; `step` is all there is to it."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        styles: Sequence[tuple[Tensor, float]],
+        *,
+        effort: EffortOptions,
+        look: LookOptions | None = None,
+        coherence: CoherenceOptions | None = None,
+    ):
+        """styles: (image (1, 3, h, w) in [0, 1] at its own size, weight) each. effort: resolved, no None left. The
+        encoder gives all layers of look.
+        """
+        self.encoder, self.effort = encoder, effort
+        self.look, self.coherence = look or LookOptions(), coherence or CoherenceOptions()
+        self.styles = [image for image, _ in styles]
+        self.mix = tuple(weight for _, weight in styles)
+        self._grams: dict[int, list[dict[str, Tensor]]] = {}
+
+    def initial_state(self, seed: int | None = None) -> State:
+        """The state before the first frame of a shot; `seed` is the options' unless given."""
+        return State(seed=self.effort.seed if seed is None else seed)
+
+    def step(
+        self, image: Tensor, motion: Motion, state: State, controls: Controls = Controls()
+    ) -> tuple[Tensor, State]:
+        """One frame (L, 3, H, W) in [0, 1] of each of L shots -> the same painted, and the state for the next ones.
+
+        NstVideoError when the loss is not finite even after a more careful attempt.
+        """
+        strength = self.look.strength if controls.strength is None else controls.strength
+        if strength == 0:
+            return image, self._remember(state, image, image, None, StepReport(0, 0, {}, ()))
+        if motion.references == 0 or state.outputs is None:
+            found = self._first(image, state, controls)
+        else:
+            found = [self._later(image, motion, state, controls)]
+        best = found[-1].image
+        painted = colors.keep_colors(best, image) if self.look.keep_colors else best.clamp(0, 1)
+        return painted, self._remember(state, image, best, found[-1].curvature, _report(found))
+
+    def _first(self, image: Tensor, state: State, controls: Controls) -> list[Minimum]:
+        """Coarse to fine, each scale from the one before: long strokes form while small and survive upsampling."""
+        sizes = scales((image.shape[2], image.shape[3]), self.encoder.smallest_side)
+        found: list[Minimum] = []
+        for size, evaluations in zip(sizes, shares(self.effort.first_iterations or 0, len(sizes)), strict=True):
+            content = resize(image, size)
+            start = resize(found[-1].image, size) if found else self._start(content, state.seed)
+            objective = self._objective(content, controls)
+            found.append(self._minimise(objective, start, content, evaluations, None))
+        return found
+
+    def _later(self, image: Tensor, motion: Motion, state: State, controls: Controls) -> Minimum:
+        """From what was painted before, moved along the flow, and the fill where that is not to be had."""
+        assert state.outputs is not None
+        assert state.content is not None
+        distances = self.coherence.references[: motion.references]
+        # Bicubic: a bilinear look-up in every frame would blur whatever keeps moving.
+        moved = [warp(state.outputs[:, j - 1], motion.flows[:, i], "bicubic") for i, j in enumerate(distances)]
+        past = Past(torch.stack(moved, dim=1), motion.trust)
+        held = motion.trust.sum(1)
+        fill = paint_revealed(image, 1 - held, state.content, state.outputs[:, 0].clamp(0, 1))
+        start = (past.warped * past.trust).sum(1) + (1 - held) * fill
+        objective = self._objective(image, controls, past)
+        return self._minimise(objective, start, image, self.effort.iterations or 0, state.curvature)
+
+    def _minimise(
+        self, objective: FrameObjective, start: Tensor, content: Tensor, evaluations: int, curvature: Curvature | None
+    ) -> Minimum:
+        """The minimum from `start`; where a lane's loss is not finite, once more from the frame itself, with short
+        steps and no memory.
+        """
+        search = partial(
+            minimise,
+            objective,
+            evaluations=evaluations,
+            optimizer=self.effort.optimizer,
+            history=self.effort.history,
+        )
+        found = search(start, curvature=curvature, first_step=_FIRST_STEP)
+        if bool(found.loss.isfinite().all()):
+            return found
+        found = search(content, first_step=_CAREFUL * _FIRST_STEP)
+        if not bool(found.loss.isfinite().all()):
+            raise NstVideoError(f"the loss is not finite: {_terms(found)}; try smaller weights or --precision fp32")
+        return found
+
+    def _start(self, content: Tensor, seed: int) -> Tensor:
+        """What the coarsest scale of a first frame starts from, like `content` (L, 3, h, w)."""
+        return STARTS[self.effort.init](content, self.styles, torch.Generator().manual_seed(seed))
+
+    def _objective(self, content: Tensor, controls: Controls, past: Past | None = None) -> FrameObjective:
+        targets = self._targets(max(content.shape[-2:]), controls.style_mix or self.mix)
+        return FrameObjective(
+            self.encoder, self.look, content=content, styles=targets, weights=self.weights(controls), past=past
+        )
+
+    def weights(self, controls: Controls = Controls()) -> Weights:
+        """The weights of a frame: controls before options before the loss's own. Style and smoothing grow with the
+        square of the strength.
+        """
+        default, look = losses.NORMALISERS[self.look.loss], self.look
+        power = _chosen(controls.strength, look.strength) ** 2
+        return Weights(
+            content=_chosen(controls.content_weight, look.content_weight, default.content_weight),
+            style=power * _chosen(controls.style_weight, look.style_weight, default.style_weight),
+            tv=power * _chosen(controls.tv_weight, look.tv_weight, default.tv_weight),
+            temporal=_chosen(controls.temporal_weight, self.coherence.temporal_weight, default.temporal_weight),
+        )
+
+    def _targets(self, long_side: int, mix: tuple[float, ...]) -> dict[str, Tensor]:
+        """Gram matrices of the style pictures at their size beside a frame of `long_side`: layer -> (1, N, N)."""
+        side = max(self.encoder.smallest_side, round(long_side * self.look.style_scale))
+        if side not in self._grams:
+            self._grams[side] = [self._style_grams(style, side) for style in self.styles]
+        share = [weight / sum(mix) for weight in mix]
+        pairs = list(zip(share, self._grams[side], strict=True))
+        return {
+            layer: torch.stack([weight * grams[layer] for weight, grams in pairs]).sum(0)
+            for layer in self.look.style_layers
+        }
+
+    @torch.no_grad()
+    def _style_grams(self, style: Tensor, long_side: int) -> dict[str, Tensor]:
+        height, width = style.shape[-2:]
+        factor = max(long_side / max(height, width), self.encoder.smallest_side / min(height, width))
+        features = self.encoder(resize(style, (round(height * factor), round(width * factor))))
+        return {layer: losses.gram(features[layer]).mean for layer in self.look.style_layers}
+
+    def _remember(
+        self, state: State, image: Tensor, best: Tensor, curvature: Curvature | None, report: StepReport
+    ) -> State:
+        older = [] if state.outputs is None else [state.outputs[:, : max(self.coherence.references) - 1]]
+        outputs = torch.cat([best[:, None], *older], dim=1)
+        return replace(state, frame=state.frame + 1, outputs=outputs, content=image, curvature=curvature, report=report)
+
+
+def _from_content(content: Tensor, styles: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    return content
+
+
+def _from_noise(content: Tensor, styles: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    # One picture for all lanes, drawn on the CPU: the same seed gives the same start on every device.
+    noise = torch.rand((1, *content.shape[1:]), generator=generator)
+    return noise.to(content.device).expand_as(content).clone()
+
+
+def _from_style(content: Tensor, styles: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """The first style picture, covering the frame."""
+    height, width = content.shape[-2:]
+    factor = max(height / styles[0].shape[2], width / styles[0].shape[3])
+    cover = resize(styles[0], (math.ceil(styles[0].shape[2] * factor), math.ceil(styles[0].shape[3] * factor)))
+    top, left = (cover.shape[2] - height) // 2, (cover.shape[3] - width) // 2
+    return cover[..., top : top + height, left : left + width].expand_as(content).clone()
+
+
+STARTS = {"content": _from_content, "noise": _from_noise, "style": _from_style}
+
+
+def _chosen(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def _terms(found: Minimum) -> str:
+    return ", ".join(f"{name} {float(values[-1].mean()):.3g}" for name, values in found.record.items())
+
+
+def _report(found: Sequence[Minimum]) -> StepReport:
+    """One report of all scales; the only place where a step reads numbers back from the device."""
+    accepted = torch.cat([minimum.accepted for minimum in found])
+    trace = torch.cat([minimum.record["loss"].mean(1) for minimum in found]).tolist()
+    last = found[-1].record
+    best = last["loss"].nan_to_num(math.inf).argmin(0, keepdim=True)
+    terms = {name: float(values.gather(0, best).mean()) for name, values in last.items()}
+    return StepReport(len(trace), int((~accepted).any(1).sum()), terms, tuple(trace))
+
+
+def scales(size: tuple[int, int], smallest_side: int = 1) -> list[tuple[int, int]]:
+    """(H, W) from a long side of about 128 pixels up to `size`, in steps of about sqrt(2); none below
+    `smallest_side`.
+    """
+    long, short = max(size), min(size)
+    coarsest = max(_COARSEST, math.ceil(smallest_side * long / short))
+    steps = max(0, round(math.log(long / coarsest, _SCALE_STEP)))
+    factors = [(coarsest / long) ** (1 - i / steps) for i in range(steps)]
+    return [*((round(size[0] * factor), round(size[1] * factor)) for factor in factors), size]
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """`total` evaluations over `parts` scales, as evenly as whole numbers go, at least one each, the rest to the
+    finest.
+    """
+    each = max(1, total // parts)
+    return [each] * (parts - 1) + [max(1, total - each * (parts - 1))]
+
+
+def resize(image: Tensor, size: Iterable[int]) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, *size): bicubic, antialiased."""
+    wanted = tuple(size)
+    if tuple(image.shape[-2:]) == wanted:
+        return image
+    return F.interpolate(image, size=wanted, mode="bicubic", antialias=True, align_corners=False)
