@@ -71,7 +71,7 @@ def make_video(
     metadata: dict[str, str] | None = None,
     attachment: bytes | None = None,
 ) -> Path:
-    """Encodes `picture(0)`, `picture(1)` ... at `pts` (default: every 1/rate); the sound, two tones, lasts as long.
+    """Encodes `picture(0)`, `picture(1)` ... at `pts` (default: every 1/rate); the sound lasts as long.
 
     The container follows the suffix; mp4 and mov keep `time_base` exactly.
     """
@@ -226,7 +226,7 @@ def _frames(
 
 
 class _Sound:
-    """Two tones, encoded as far as asked."""
+    """A rising and a steady tone, encoded as far as asked."""
 
     def __init__(self, container: av.container.OutputContainer, codec: str, start: Fraction, end: Fraction) -> None:
         self.container, self.rate = container, 48000
@@ -239,7 +239,8 @@ class _Sound:
         while self.done < self.total and (time is None or self.start + Fraction(self.done, self.rate) <= time):
             count = min(1024, self.total - self.done)
             seconds = (self.done + np.arange(count)) / self.rate
-            tones = np.stack([np.sin(2 * np.pi * 440 * seconds), np.sin(2 * np.pi * 660 * seconds)]) * 0.4
+            rising = 2 * np.pi * (300 * seconds + 150 * seconds**2)  # never the same twice, so that a shift shows
+            tones = 0.4 * np.stack([np.sin(rising), np.sin(2 * np.pi * 660 * seconds)])
             frame = av.AudioFrame.from_ndarray(tones.astype(np.float32), format="fltp", layout="stereo")
             frame.sample_rate = self.rate
             frame.pts, frame.time_base = round(self.start * self.rate) + self.done, Fraction(1, self.rate)
