@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -27,7 +28,7 @@ FORMATS = (*dict.fromkeys(PICTURE_SUFFIXES.values()), "GIF")
 READABLE = "png, jpg, webp, bmp, tif or gif"
 DEFAULT_MAX_PIXELS = 1 << 26
 MAX_SIDE = 32767  # pixels; JPEG, TIFF readers and resizers stop somewhere above it
-JPEG_QUALITY = 95
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
 WHITE = (255, 255, 255)
 
 
@@ -61,11 +62,10 @@ def write_picture(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
         raise UsageError(
             f"{target}: cannot write a picture with the suffix {target.suffix!r}; use {', '.join(PICTURE_SUFFIXES)}"
         )
-    options = {"quality": JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with open(part, "xb") as file:
-            Image.fromarray(np.ascontiguousarray(rgb)).save(file, format=kind, **options)
+            Image.fromarray(np.ascontiguousarray(rgb)).save(file, format=kind, **SAVE_OPTIONS.get(kind, {}))
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)
