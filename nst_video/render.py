@@ -31,8 +31,8 @@ _AHEAD = 2  # frames whose motion is computed before the stylizer asks for them
 class FrameStylizer(Protocol):
     """Whatever turns frames into painted frames: see `stylizer.Stylizer`."""
 
-    def initial_state(self) -> "State":
-        """The state before the first frame of a shot."""
+    def initial_state(self, seed: int | None = None) -> "State":
+        """The state before the first frame of a shot, with the seed of whatever is random in it."""
 
     def step(self, image: "Tensor", motion: "Motion", state: "State", controls: "Controls") -> "tuple[Tensor, State]":
         """The painted frame (1, 3, H, W) in [0, 1], and the state for the next one."""
@@ -215,7 +215,7 @@ def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving]) -> It
         begun = time.perf_counter()
         now = float(frame.pts * plan.time_base)
         if frame.first:
-            state, painted = stylizer.initial_state(), None
+            state, painted = stylizer.initial_state(plan.seeds[frame.shot]), None
         controls = Controls(time=now, dt=now - clock if frame.number else 0.0)
         motion = frame.motion.to(device)
         previous = painted

@@ -29,7 +29,7 @@ class Identity:
         self.references = []
         self.times = []
 
-    def initial_state(self):
+    def initial_state(self, seed=None):
         self.shots += 1
         return State()
 
