@@ -125,7 +125,8 @@ class Normaliser:
 
 # "relative": every term is a share of the target's own energy, so one set of weights serves every style, size and
 # encoder.
-# "paper": the published normalisers on activations of a network fed with values up to 255.
+# "paper": the published normalisers, on activations of a network fed with values up to 255: there a content loss of
+# 2e4 and a style loss of 1e7 are usual, and the weights bring the terms to the same proportions as the relative ones.
 NORMALISERS = {
     "relative": Normaliser(
         relative_content,
@@ -140,9 +141,9 @@ NORMALISERS = {
         paper_content,
         paper_style,
         content_weight=1.0,
-        style_weight=1.0,
-        tv_weight=0.5,
-        temporal_weight=20.0,
-        range_weight=20.0,
+        style_weight=3e-3,
+        tv_weight=3e5,
+        temporal_weight=1e7,
+        range_weight=1e7,
     ),
 }
