@@ -2,23 +2,13 @@
 
 from dataclasses import dataclass
 
-from av.video.reformatter import ColorRange, Colorspace
-
 UNSPECIFIED = 2  # of matrix, primaries and transfer; 0 of range (ITU-T H.273 numbering, as FFmpeg uses it)
 LIMITED, FULL = 1, 2
 BT709, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020_NCL = 1, 4, 5, 6, 7, 9
 SRGB_TRANSFER = 13
 
-# H.273 matrix -> the scaler's; the two names of BT.601 share one set of coefficients.
-SCALER_MATRIX = {
-    BT709: Colorspace.ITU709,
-    FCC: Colorspace.FCC,
-    BT470BG: Colorspace.ITU601,
-    SMPTE170M: Colorspace.ITU601,
-    SMPTE240M: Colorspace.SMPTE240M,
-    BT2020_NCL: Colorspace.BT2020,
-}
-SCALER_RANGE = {LIMITED: ColorRange.MPEG, FULL: ColorRange.JPEG}
+# H.273 matrix -> the scaler's number for it (SWS_CS_...); the two names of BT.601 share one set of coefficients.
+SCALER_MATRIX = {BT709: 1, FCC: 4, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020_NCL: 9}
 HDR_TRANSFERS = {16: "PQ (HDR10, Dolby Vision)", 18: "HLG"}
 LINES_OF_STANDARD_DEFINITION = 576
 
@@ -53,7 +43,7 @@ def resolve_tags(*, range: int, matrix: int, primaries: int, transfer: int, line
         )
     guess = SMPTE170M if lines <= LINES_OF_STANDARD_DEFINITION else BT709
     return ColorTags(
-        range if range in SCALER_RANGE else LIMITED,
+        range if range in (LIMITED, FULL) else LIMITED,
         matrix if matrix in SCALER_MATRIX else guess,
         primaries or UNSPECIFIED,
         transfer or UNSPECIFIED,

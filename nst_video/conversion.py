@@ -6,20 +6,19 @@ from typing import Any
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from nst_video.color_tags import SCALER_MATRIX, SCALER_RANGE, ColorTags
+from nst_video.color_tags import FULL, SCALER_MATRIX, ColorTags
 from nst_video.probe import VideoInfo, is_rgb
 
 log = logging.getLogger(__name__)
 
-# Without these the scaler takes short cuts: nearest chroma, and errors of 3 levels instead of 2.
-_EXACT = (
-    Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.BITEXACT
-)
-_SHRINK = Interpolation.AREA | _EXACT
-_ENLARGE = Interpolation.BICUBIC | _EXACT
+# Flags of libswscale, by value: PyAV names only some of them in its older versions. Without the exact ones the scaler
+# takes short cuts: nearest chroma, and errors of 3 levels instead of 2.
+_EXACT = 0x2000 | 0x4000 | 0x40000 | 0x80000  # full chroma in, full chroma out, accurate rounding, bit-exact
+_SHRINK = 0x20 | _EXACT  # area averaging
+_ENLARGE = 0x4 | _EXACT  # bicubic
 _PALETTE_SIZE = 256
 
 
@@ -53,8 +52,8 @@ class ToRgb:
             height=height,
             format="rgb24",
             src_colorspace=None if rgb_source else SCALER_MATRIX[self.info.color.matrix],
-            src_color_range=None if rgb_source else SCALER_RANGE[self.info.color.range],
-            dst_color_range=ColorRange.JPEG,
+            src_color_range=None if rgb_source else self.info.color.range,
+            dst_color_range=FULL,
             interpolation=_SHRINK if width < frame.width or height < frame.height else _ENLARGE,
             threads=1,
         )
@@ -75,9 +74,9 @@ class FromRgb:
         frame = self.reformatter.reformat(
             av.VideoFrame.from_ndarray(rgb, format="rgb24"),
             format=self.pixel_format,
-            src_color_range=ColorRange.JPEG,
+            src_color_range=FULL,
             dst_colorspace=SCALER_MATRIX[self.color.matrix] if is_yuv else None,
-            dst_color_range=SCALER_RANGE[self.color.range] if is_yuv else ColorRange.JPEG,
+            dst_color_range=self.color.range if is_yuv else FULL,
             interpolation=_ENLARGE,
             threads=1,
         )

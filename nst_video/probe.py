@@ -29,6 +29,9 @@ READABLE = "mp4, mov, mkv, webm, avi, ts and gif"
 # Demuxers whose clock starts anywhere; what is made of them starts at zero.
 FREE_CLOCK = frozenset({"mpegts"})
 
+# Titles in an unknown encoding are no reason to refuse a file; PyAV has let them pass by itself since version 19.
+_READING_NOTES: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
 Kind = Literal["video", "gif", "sequence", "picture"]
 
 
@@ -117,7 +120,7 @@ def open_input(path: str) -> Iterator[InputContainer]:
             "file:" + os.path.abspath(path),
             mode="r",
             container_options={"protocol_whitelist": "file", "format_whitelist": VIDEO_FORMATS},
-            metadata_errors="replace",
+            **_READING_NOTES,
         )
     except PermissionError as error:
         raise InputError(f"{path} cannot be read: permission denied") from error
@@ -165,7 +168,7 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
     rotation, mirrored = orientation(frame)
     sideways = rotation in (90, 270)
     width, height = (frame.height, frame.width) if sideways else (frame.width, frame.height)
-    aspect = stream.sample_aspect_ratio or Fraction(1)
+    aspect = exact(stream.sample_aspect_ratio) or Fraction(1)
     is_gif = container.format.name == "gif"
     start_pts = stream.start_time if stream.start_time is not None else _pts(frame)
     return VideoInfo(
@@ -272,7 +275,7 @@ _ORIENTATIONS = {
 def orientation(frame: VideoFrame) -> tuple[int, bool]:
     """(degrees clockwise, mirrored) to apply to the pixels for display, from the frame's display matrix."""
     entries: Any = frame.side_data
-    data = next((data for data in entries if data.type.name == "DISPLAYMATRIX"), None)
+    data = entries.get("DISPLAYMATRIX")
     if data is None:
         return 0, False
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))

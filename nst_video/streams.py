@@ -15,7 +15,7 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Disposition
 
 from nst_video.errors import ResourceError
-from nst_video.probe import VideoInfo, main_stream, open_input, unit
+from nst_video.probe import VideoInfo, exact, main_stream, open_input, unit
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +154,7 @@ class Companions:
         self.files = ExitStack()
         self.carriers: dict[int, _Carrier] = {}  # by the stream's index in the source
         self.counts: dict[int, int] = {}  # packets muxed, by the stream's index in the output
+        self.sound: list[int] = []  # indices in the output
         self.packets: Iterator[av.Packet] = iter(())
         self.waiting: av.Packet | None = None
         self.source: InputContainer | None = None
@@ -191,9 +192,8 @@ class Companions:
 
         Raises ResourceError when some are missing.
         """
-        for carrier in self.carriers.values():
-            index = carrier.stream.index
-            if carrier.stream.type == "audio" and packets.get(index, 0) != self.counts.get(index, 0):
+        for index in self.sound:
+            if packets.get(index, 0) != self.counts.get(index, 0):
                 raise ResourceError(
                     f"the output did not verify: {packets.get(index, 0)} of {self.counts.get(index, 0)} packets of "
                     "sound read back; nothing was kept"
@@ -213,7 +213,10 @@ class Companions:
                     "%s: %s stream %d is %s: %s", info.path, treatment.kind, stream.index, verdict, treatment.note
                 )
             if treatment.action != "drop":
-                self.carriers[stream.index] = CARRIERS[treatment.action, stream.type](self.output, stream, treatment)
+                carrier = CARRIERS[treatment.action, stream.type](self.output, stream, treatment)
+                self.carriers[stream.index] = carrier
+                if stream.type == "audio":
+                    self.sound.append(carrier.stream.index)
 
     def _packets(self, cut: Cut) -> Iterator[av.Packet]:
         assert self.source is not None
@@ -356,7 +359,7 @@ def _chapters(chapters: list[Any], cut: Cut) -> list[Any]:
     """The chapters that reach into the cut, clipped to it, on the output's clock."""
     kept = []
     for chapter in chapters:
-        base = Fraction(chapter["time_base"])
+        base = exact(chapter["time_base"]) or Fraction(1)
         start, end = chapter["start"] * base, chapter["end"] * base
         start = start if cut.first is None else max(start, cut.first)
         end = end if cut.last is None else min(end, cut.last)

@@ -9,20 +9,14 @@ import av
 import numpy as np
 from av.stream import Disposition
 from av.subtitles.subtitle import SubtitleSet
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 WIDTH, HEIGHT = 96, 64
 FRAMES = 24
 LEVEL_STEP = 8  # grey levels between the marks of neighbouring frames: more than any codec here changes them
 MATRIX_NAMES = {1: "ITU709", 5: "ITU601", 6: "ITU601"}
 RANGE_NAMES = {1: "MPEG", 2: "JPEG"}
-EXACT = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-    | Interpolation.BITEXACT
-)
+EXACT = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000  # of libswscale: bicubic, full chroma, accurate rounding, bit-exact
 
 
 def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:

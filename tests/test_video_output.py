@@ -7,7 +7,6 @@ import threading
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import media
 import numpy as np
 import pytest
@@ -253,16 +252,13 @@ def test_every_codec_writes_every_container_it_is_said_to(tmp_path, capfd, codec
     assert capfd.readouterr().err == ""
 
 
-def test_every_preset_is_understood_by_every_codec(tmp_path):
+def test_every_preset_opens_every_codec(tmp_path, clip):
+    info = probe(clip)
     for name, codec in codecs.CODECS.items():
-        for preset in codecs.X264_PRESETS:
-            context = av.CodecContext.create(name, "w")
-            known = {
-                option.name
-                for group in (context.supported_options.generic, context.supported_options.private)
-                for option in group
-            }
-            assert set(codec.options(18, preset)) <= known
+        for preset in codecs.X264_PRESETS if codec.largest_crf is not None else ("medium",):
+            target = tmp_path / f"out{codec.containers[0]}"
+            VideoWriter(target, info=info, size=SIZE, codec=name, crf=30, preset=preset).abort()
+    assert left_in(tmp_path) == []
 
 
 def test_short_names_of_codecs_are_understood():

@@ -234,3 +234,10 @@ def test_every_container_says_what_it_holds():
     for holds in HOLDS.values():
         assert av.Codec(holds.sound_encoder, "w").type == "audio"
         assert av.Codec(holds.text_encoder, "w").canonical_name in holds.subtitles
+
+
+def test_a_title_in_an_unknown_encoding_is_no_reason_to_refuse_a_file(tmp_path):
+    clip = media.make_video(tmp_path / "clip.mp4", metadata={"title": "un cafe"})
+    clip.write_bytes(clip.read_bytes().replace(b"un cafe", b"un caf\xe9"))  # Latin-1, where UTF-8 is due
+    with av.open(str(copy(clip, tmp_path / "out.mp4"))) as container:
+        assert container.metadata["title"].startswith("un caf")
