@@ -232,7 +232,9 @@ def _compact_direction(memory: Curvature, with_gradient: Tensor) -> tuple[Tensor
         torch.where(real, part.to(small).gather(1, age), 0.0)[:, :, None] for part in with_gradient.split(m, dim=1)
     )
     curvature = torch.diagonal(sy, dim1=1, dim2=2)
-    scale = (curvature[:, -1] / torch.diagonal(yy, dim1=1, dim2=2)[:, -1].clamp_min(1e-300))[:, None, None]
+    newest = (real * torch.arange(1, m + 1, device=real.device)).argmax(1, keepdim=True)
+    length = torch.diagonal(yy, dim1=1, dim2=2).gather(1, newest)
+    scale = (curvature.gather(1, newest) / length.clamp_min(1e-300))[:, :, None]
     upper = torch.triu(sy) + torch.diag_embed((~real).to(small))
     u = torch.linalg.solve_triangular(upper, sg, upper=True)
     inner = curvature[:, :, None] * u + scale * (yy @ u) - scale * yg
@@ -266,7 +268,8 @@ class Adam(_Solver):
         self.mean = b1 * self.mean + (1 - b1) * gradient
         self.square = b2 * self.square + (1 - b2) * gradient.square()
         mean, square = self.mean / (1 - b1**self.count), self.square / (1 - b2**self.count)
-        self.image = self.image - self.first_step * mean / (square.sqrt() + 1e-8 * square.amax().sqrt() + 1e-30)
+        least = 1e-8 * square.amax(1, keepdim=True).sqrt() + 1e-30
+        self.image = self.image - self.first_step * mean / (square.sqrt() + least)
         loss, self.gradient = self._evaluate(self.image)
         accept = loss.isfinite() & ((loss < self.best_loss) | ~self.best_loss.isfinite())
         self.best = torch.where(accept[:, None], self.image, self.best)
