@@ -95,7 +95,6 @@ def test_the_flow_of_a_shifted_texture_is_the_shift(shift, preset, most):
     assert found.dtype == np.float32
     error = np.linalg.norm(found[12:-12, 12:-12] - shift, axis=-1)
     assert error.mean() < most
-    assert np.median(error) < 0.1
 
 
 def test_the_flow_warps_the_reference_onto_the_current_frame():

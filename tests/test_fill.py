@@ -1,0 +1,117 @@
+"""Fill: the hole and nothing else is painted, and changes as what it resembles was changed."""
+
+import pytest
+import torch
+from tiny import picture
+
+from nst_video.fill import paint_revealed
+
+HEIGHT, WIDTH = 48, 64
+
+
+def hole_at(rows, columns, height=HEIGHT, width=WIDTH):
+    """1 in the rectangle, 0 elsewhere: (1, 1, height, width)."""
+    hole = torch.zeros(1, 1, height, width)
+    hole[..., rows, columns] = 1
+    return hole
+
+
+HOLE = hole_at(slice(16, 32), slice(20, 44))
+
+
+def test_without_a_hole_the_frame_comes_back():
+    image = picture(0)
+    found = paint_revealed(image, torch.zeros_like(HOLE), picture(1), picture(2))
+    assert torch.equal(found, image)
+
+
+def test_a_hole_that_is_hardly_one_is_none():
+    image = picture(0)
+    assert torch.equal(paint_revealed(image, 0.25 * HOLE, picture(1), picture(2)), image)
+
+
+def test_a_hole_in_a_frame_like_the_last_is_painted_as_that_was():
+    content, painted = picture(0), picture(1)
+    found = paint_revealed(content, HOLE, content, painted)
+    inside = HOLE.expand_as(found) > 0
+    torch.testing.assert_close(found[inside], painted[inside], rtol=0, atol=1e-5)
+
+
+def test_a_picture_that_is_all_hole_is_painted_whole():
+    content, painted = picture(0), picture(1)
+    found = paint_revealed(content, torch.ones_like(HOLE), content, painted)
+    torch.testing.assert_close(found, painted, rtol=0, atol=1e-5)
+
+
+def test_nothing_is_painted_far_from_the_hole():
+    image = picture(0)
+    found = paint_revealed(image, HOLE, picture(1), picture(2))
+    near = torch.zeros_like(HOLE, dtype=torch.bool)
+    near[..., 1:47, 5:59] = True  # a window of 16 pixels that touches the hole reaches this far
+    assert torch.equal(found[~near.expand_as(found)], image[~near.expand_as(image)])
+    assert not torch.equal(found, image)
+
+
+def test_a_revealed_place_is_painted_like_what_it_resembles():
+    # Red and blue halves with fine structure, painted yellow and green; a hole shows blue where red was expected.
+    content = 0.1 * picture(0)
+    content[:, 0, :, :32] += 0.8
+    content[:, 2, :, 32:] += 0.8
+    painted = content.clone()
+    painted[:, 1, :, :32] += 0.6
+    painted[:, 1, :, 32:] += 0.3
+    image = content.clone()
+    image[..., 16:32, 4:20] = content[..., 16:32, 44:60]
+    found = paint_revealed(image, hole_at(slice(16, 32), slice(4, 20)), content, painted)
+    change = (found - image)[..., 20:28, 8:16]
+    assert change[:, 1].mean().item() == pytest.approx(0.3, abs=0.05)
+    assert change[:, [0, 2]].abs().max() < 1e-5
+
+
+def test_a_hole_keeps_the_new_frames_own_edges():
+    content = torch.full((1, 3, HEIGHT, WIDTH), 0.5)
+    image = content.clone()
+    image[..., 24:, :] = 0.3
+    found = paint_revealed(image, HOLE, content, content + 0.1)
+    inside = HOLE.expand_as(found) > 0
+    torch.testing.assert_close(found[inside], (image + 0.1)[inside], rtol=0, atol=1e-5)
+
+
+def test_values_stay_between_0_and_1():
+    content = picture(0)
+    for painted in (content + 0.8, content - 0.8):
+        found = paint_revealed(content, HOLE, content, painted)
+        assert found.min() >= 0
+        assert found.max() <= 1
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 33), (37, 21), (45, 63), (5, 90), (64, 47)])
+def test_any_size_is_painted_to_its_borders(size):
+    content, painted = picture(0, *size), picture(1, *size)
+    found = paint_revealed(content, torch.ones(1, 1, *size), content, painted)
+    torch.testing.assert_close(found, painted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(395, 701), (512, 384)])
+def test_a_large_picture_is_matched_small_and_painted_at_its_own_size(size):
+    content, painted = picture(0, *size, grain=6.0), picture(1, *size, grain=1.0)
+    hole = hole_at(slice(100, 180), slice(200, 300), *size)
+    found = paint_revealed(content, hole, content, painted)
+    inside = hole.expand_as(found) > 0
+    torch.testing.assert_close(found[inside], painted[inside], rtol=0, atol=1e-5)
+    assert torch.equal(found[..., :40, :], content[..., :40, :])
+
+
+def test_lanes_are_painted_each_from_its_own_past():
+    images, contents, painteds = (torch.cat([picture(seed), picture(seed + 1)]) for seed in (0, 10, 20))
+    holes = torch.cat([HOLE, torch.zeros_like(HOLE)])
+    both = paint_revealed(images, holes, contents, painteds)
+    assert torch.equal(both[:1], paint_revealed(images[:1], HOLE, contents[:1], painteds[:1]))
+    assert torch.equal(both[1], images[1])
+
+
+def test_the_callers_tensors_stay_as_they_are():
+    given = (picture(0), HOLE.clone(), picture(1), picture(2))
+    before = [part.clone() for part in given]
+    paint_revealed(*given)
+    assert all(torch.equal(part, old) for part, old in zip(given, before, strict=True))
