@@ -97,8 +97,8 @@ GIF = VideoCodec("pal8", _no_options, (".gif",))
 
 
 def output_kind(path: str | os.PathLike[str]) -> str:
-    """ "video", "gif", "picture" or "sequence" (a numbered pattern, or a name without a suffix: a folder), by the
-    suffix.
+    """What a path is for, by its suffix: "video", "gif", "picture", or "sequence" for a numbered pattern of pictures
+    and for a name without a suffix, which is a folder.
 
     Raises UsageError for any other suffix.
     """
@@ -106,11 +106,11 @@ def output_kind(path: str | os.PathLike[str]) -> str:
     suffix = target.suffix.lower()
     if is_pattern(os.fspath(path)) and suffix in PICTURE_SUFFIXES:
         return "sequence"
-    if target.is_dir() or not suffix:
-        return "sequence"
     for kind, suffixes in (("video", CONTAINERS), ("gif", (".gif",)), ("picture", PICTURE_SUFFIXES)):
         if suffix in suffixes:
             return kind
+    if target.is_dir() or not suffix:
+        return "sequence"
     known = (*CONTAINERS, ".gif", *PICTURE_SUFFIXES)
     raise UsageError(
         f"{target}: cannot write {suffix!r}{_nearest(suffix, known)}; "
@@ -173,6 +173,8 @@ def check_output(
         raise ResourceError(f"the folder {folder} does not exist; make it first or write elsewhere")
     if source is not None and _is_same(Path(source), target):
         raise UsageError(f"{target} is the input itself; choose another name for the output")
+    if kind != "sequence" and target.is_dir():
+        raise UsageError(f"{target} is a folder; choose another name for the output")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ResourceError(f"the folder {folder} is not writable; write elsewhere")
     if not overwrite and _is_taken(target, kind):

@@ -10,14 +10,15 @@ SRGB_TRANSFER = 13
 # H.273 matrix -> the scaler's number for it (SWS_CS_...); the two names of BT.601 share one set of coefficients.
 SCALER_MATRIX = {BT709: 1, FCC: 4, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020_NCL: 9}
 HDR_TRANSFERS = {16: "PQ (HDR10, Dolby Vision)", 18: "HLG"}
-LINES_OF_STANDARD_DEFINITION = 576
+LARGEST_STANDARD_DEFINITION = (1279, 576)  # pixels of the longer and the shorter side; wide films have few lines
 
 
 @dataclass(frozen=True)
 class ColorTags:
-    """What the numbers of a video mean, in the numbering of ITU-T H.273 (range: 1 limited, 2 full); nothing is left
-    unspecified but
-    primaries and transfer, which are only carried."""
+    """What the numbers of a video mean, in the numbering of ITU-T H.273 (range: 1 limited, 2 full).
+
+    Range and matrix are always known; primaries and transfer may be unspecified, they are only carried.
+    """
 
     range: int
     matrix: int
@@ -28,23 +29,20 @@ class ColorTags:
 SRGB = ColorTags(range=LIMITED, matrix=BT709, primaries=BT709, transfer=SRGB_TRANSFER)
 
 
-def resolve_tags(*, range: int, matrix: int, primaries: int, transfer: int, lines: int, is_rgb: bool) -> ColorTags:
-    """The tags of a stream with the gaps filled: unspecified range is limited, an unspecified matrix is BT.601 up to
-    576 lines, else BT.709.
+def resolve_tags(found: ColorTags, size: tuple[int, int], *, is_rgb: bool) -> ColorTags:
+    """The tags of a stream of `size` pixels with the gaps filled: range limited; matrix BT.601 for standard definition,
+    else BT.709.
 
     RGB sources have no matrix; they get the tags that a video made of them should carry.
     """
     if is_rgb:
-        return ColorTags(
-            LIMITED,
-            BT709,
-            primaries if primaries not in (0, UNSPECIFIED) else SRGB.primaries,
-            transfer if transfer not in (0, UNSPECIFIED) else SRGB.transfer,
-        )
-    guess = SMPTE170M if lines <= LINES_OF_STANDARD_DEFINITION else BT709
+        said = UNSPECIFIED not in (found.primaries or UNSPECIFIED, found.transfer or UNSPECIFIED)
+        return ColorTags(LIMITED, BT709, found.primaries, found.transfer) if said else SRGB
+    long_side, short_side = LARGEST_STANDARD_DEFINITION
+    is_standard = max(size) <= long_side and min(size) <= short_side
     return ColorTags(
-        range if range in (LIMITED, FULL) else LIMITED,
-        matrix if matrix in SCALER_MATRIX else guess,
-        primaries or UNSPECIFIED,
-        transfer or UNSPECIFIED,
+        range=found.range if found.range in (LIMITED, FULL) else LIMITED,
+        matrix=found.matrix if found.matrix in SCALER_MATRIX else SMPTE170M if is_standard else BT709,
+        primaries=found.primaries or UNSPECIFIED,
+        transfer=found.transfer or UNSPECIFIED,
     )

@@ -28,6 +28,7 @@ class ToRgb:
     def __init__(self, info: VideoInfo, size: tuple[int, int]) -> None:
         self.info, self.size = info, size
         self.reformatter = VideoReformatter()
+        self.stored: tuple[int, int] | None = None
         # An odd size loses its last column or row rather than being resampled by a fraction of a pixel.
         even = (info.width // 2 * 2, info.height // 2 * 2)
         self.target = (info.width, info.height) if size == even else size
@@ -46,6 +47,9 @@ class ToRgb:
 
     def _scaled(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
         rgb_source = is_rgb(frame)
+        if self.stored not in (None, (frame.width, frame.height)):
+            log.warning("%s changes its size to %d x %d; it is fitted", self.info.path, frame.width, frame.height)
+        self.stored = (frame.width, frame.height)
         converted = self.reformatter.reformat(
             frame,
             width=width,

@@ -105,6 +105,7 @@ class _Decoder:
             stream.codec_context.thread_count = 1
         self.after_seek = after_seek
         self.losses = Losses(info, stream.index)
+        self.left_out = 0  # frames in a row
         self.deinterlacer = Deinterlacer(info)
 
     def frames(self) -> Iterator[TimedFrame]:
@@ -112,8 +113,9 @@ class _Decoder:
         for frame in self.deinterlacer.run(self._good_frames()):
             pts = frame.pts if frame.pts is not None else frame.dts
             if pts is None or (last is not None and pts <= last[1]):
-                log.warning("%s: a frame without a time of its own is left out", self.info.path)
+                self._leave_out(last)
                 continue
+            self.left_out = 0
             yield from self._made_good(last, self.losses.before(pts))
             last = (frame, pts)
             yield last
@@ -122,6 +124,16 @@ class _Decoder:
         early = self.losses.ends_early(whole=not self.after_seek)
         if early:
             self._fault(early, "the frames that are there are used")
+
+    def _leave_out(self, last: TimedFrame | None) -> None:
+        """A frame without a time after the one before cannot be shown. One may be a slip; more are a clock set back."""
+        self.left_out += 1
+        if self.left_out > 2:
+            return
+        after = float((last[1] - self.info.start_pts) * self.info.time_base) if last else 0.0
+        if self.left_out == 2:
+            self._fault(f"goes back in time after {after:.2f} s", "frames are left out until its clock catches up")
+        log.warning("%s: a frame without a time of its own after %.2f s is left out", self.info.path, after)
 
     def _good_frames(self) -> Iterator[VideoFrame]:
         key_seen = not self.after_seek

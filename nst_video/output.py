@@ -45,7 +45,7 @@ class Output(Protocol):
     def discard(self) -> None: ...
 
 
-def open_output(kind: str, path: str, *, overwrite: bool, **settings: Any) -> Output:
+def open_output(kind: str, path: str, **settings: Any) -> Output:
     """The output for a kind that check_output returned; `settings` are those of VideoWriter."""
     if kind in ("video", "gif"):
         return VideoOutput(path, **settings)

@@ -178,14 +178,7 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
         height=height,
         time_base=unit(stream),
         average_rate=exact(stream.average_rate) or exact(stream.guessed_rate) or DEFAULT_RATE,
-        color=resolve_tags(
-            range=frame.color_range,
-            matrix=frame.colorspace,
-            primaries=frame.color_primaries,
-            transfer=frame.color_trc,
-            lines=min(frame.width, frame.height),
-            is_rgb=is_rgb(frame),
-        ),
+        color=resolve_tags(_tags(frame), (frame.width, frame.height), is_rgb=is_rgb(frame)),
         codec=context.name,
         pixel_format=frame.format.name,
         sample_aspect_ratio=1 / aspect if sideways else aspect,
@@ -284,6 +277,10 @@ def orientation(frame: VideoFrame) -> tuple[int, bool]:
         log.warning("the video is turned by an angle that is not a multiple of 90 degrees; it is left as stored")
         return 0, False
     return _ORIENTATIONS[signs]
+
+
+def _tags(frame: VideoFrame) -> ColorTags:
+    return ColorTags(frame.color_range, frame.colorspace, frame.color_primaries, frame.color_trc)
 
 
 def is_rgb(frame: VideoFrame) -> bool:

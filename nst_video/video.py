@@ -39,6 +39,7 @@ __all__ = [
 ON_ERROR = ("fail", "hold")
 BATCHES_AHEAD = 2  # decoded while the caller works on one
 FRAMES_BEHIND = 16  # handed over and not yet encoded
+LARGEST_QUEUE = 1 << 27  # bytes that wait on either side; pictures of 4K fill it before the counts above
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class VideoReader:
     def __iter__(self) -> Iterator[Frames]:
         if self._ahead is not None:
             raise UsageError("a VideoReader can be iterated over once; make another")
-        self._ahead = Ahead(self._batches(), depth=BATCHES_AHEAD)
+        self._ahead = Ahead(self._batches(), depth=_depth(BATCHES_AHEAD, self.batch, self.size))
         with self._ahead as batches:
             yield from batches
 
@@ -182,20 +183,10 @@ class VideoWriter:
         kind = check_output(path, source=info.path, codec=codec, crf=crf, preset=preset, overwrite=overwrite)
         self.path = os.fspath(path)
         self.size = size
-        self._output = open_output(
-            kind,
-            self.path,
-            info=info,
-            size=size,
-            codec=codec,
-            crf=crf,
-            preset=preset,
-            overwrite=overwrite,
-            start=start,
-            end=end,
-        )
+        settings = {"codec": codec, "crf": crf, "preset": preset, "start": start, "end": end}
+        self._output = open_output(kind, self.path, info=info, size=size, **settings)
         self._last_pts: int | None = None
-        self._channel: Channel[tuple[np.ndarray, int]] = Channel(FRAMES_BEHIND)
+        self._channel: Channel[tuple[np.ndarray, int]] = Channel(_depth(FRAMES_BEHIND, 1, size))
         self._thread = threading.Thread(target=self._encode, name="nst-video encode", daemon=True)
         self._thread.start()
 
@@ -255,3 +246,8 @@ class VideoWriter:
                 self._output.finish()
         except BaseException as error:
             self._channel.close(error)
+
+
+def _depth(most: int, frames: int, size: tuple[int, int]) -> int:
+    """How many items of `frames` frames wait at once: at most `most`, fewer where frames are large, at least one."""
+    return max(1, min(most, LARGEST_QUEUE // (frames * size[0] * size[1] * 3)))

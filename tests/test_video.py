@@ -326,10 +326,12 @@ def test_colours_are_within_two_levels_read_and_copied(tmp_path, matrix, color_r
             assert np.abs(copied[inside] - read_back[inside]).max() <= 2
 
 
-@pytest.mark.parametrize(("height", "matrix"), [(64, 6), (640, 1)], ids=["as bt601 up to 576 lines", "as bt709 beyond"])
-def test_an_untagged_video_is_read_by_its_height(tmp_path, height, matrix):
-    size = (640, height)
-    untagged = media.make_video(tmp_path / "untagged.mp4", frames=1, size=size, pixel_format="yuv444p", matrix=2)
+@pytest.mark.parametrize(
+    ("size", "matrix"),
+    [((640, 64), 6), ((720, 576), 6), ((576, 720), 6), ((64, 640), 6), ((640, 640), 1), ((1280, 64), 1)],
+)
+def test_an_untagged_video_is_read_by_its_size(tmp_path, size, matrix):
+    untagged = media.make_video(tmp_path / "untagged.mp4", frames=1, size=size, matrix=2)
     assert probe(untagged).color.matrix == matrix
     assert probe(untagged).color.range == 1
 

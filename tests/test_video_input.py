@@ -314,3 +314,35 @@ def test_a_picture_is_one_frame(tmp_path):
     frames = next(iter(reader))
     assert frames.pts == (0,)
     np.testing.assert_array_equal(frames.rgb[0], media.picture(7, 41, 31))
+
+
+def _joined(path: Path, sizes: tuple[tuple[int, int], ...]) -> Path:
+    """Transport streams one after the other in one file: each starts its clock anew."""
+    parts = [media.make_video(path.with_name(f"{n}.ts"), frames=8, size=size) for n, size in enumerate(sizes)]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def test_a_clock_set_back_is_refused_or_waited_out(tmp_path, caplog):
+    path = _joined(tmp_path / "clip.ts", ((96, 64), (96, 64)))
+    with pytest.raises(InputError, match=r"goes back in time after 0\.28 s"):
+        list(VideoReader(path))
+    assert [media.number_of(rgb) for frames in VideoReader(path, on_error="hold") for rgb in frames.rgb] == list(
+        range(8)
+    )
+    assert caplog.text.count("goes back in time") == 1
+
+
+def test_a_change_of_size_in_the_middle_is_fitted_with_a_line(tmp_path, caplog):
+    first = media.make_video(tmp_path / "first.ts", frames=8, time_base=Fraction(1, 90000))
+    second = media.make_video(
+        tmp_path / "second.ts",
+        size=(64, 48),
+        pts=[3600 * number for number in range(12, 20)],
+        time_base=Fraction(1, 90000),
+    )
+    path = tmp_path / "clip.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    found = [media.number_of(rgb) for frames in VideoReader(path) for rgb in frames.rgb]
+    assert found == [*range(8), *range(8)]
+    assert caplog.text.count("changes its size to 64 x 48; it is fitted") == 1

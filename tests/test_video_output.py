@@ -42,6 +42,11 @@ def left_in(folder: Path) -> list[str]:
     return sorted(name for name in os.listdir(folder) if name != "clip.mp4")
 
 
+def _folder(path: Path) -> Path:
+    path.mkdir(exist_ok=True)
+    return path
+
+
 def _linked(link, tmp_path: Path) -> Path:
     link(tmp_path / "clip.mp4", tmp_path / "other.mp4")
     return tmp_path / "other.mp4"
@@ -60,6 +65,7 @@ REFUSED = {
     ),
     "folder missing": (lambda folder: folder / "no" / "out.mp4", {}, ResourceError, "does not exist"),
     "folder is a file": (lambda folder: folder / "clip.mp4" / "out.mp4", {}, ResourceError, "does not exist"),
+    "a folder's name": (lambda folder: _folder(folder / "out.mp4"), {}, UsageError, "is a folder"),
     "the input itself": (lambda folder: folder / "clip.mp4", {}, UsageError, "is the input itself"),
     "a symbolic link to it": (lambda folder: _linked(os.symlink, folder), {}, UsageError, "is the input itself"),
     "a hard link to it": (lambda folder: _linked(os.link, folder), {}, UsageError, "is the input itself"),

@@ -8,6 +8,7 @@ import media
 import numpy as np
 import pytest
 
+from nst_video import streams
 from nst_video.streams import HOLDS, fresh_metadata
 from nst_video.video import VideoReader, VideoWriter, probe
 
@@ -241,3 +242,16 @@ def test_a_title_in_an_unknown_encoding_is_no_reason_to_refuse_a_file(tmp_path):
     clip.write_bytes(clip.read_bytes().replace(b"un cafe", b"un caf\xe9"))  # Latin-1, where UTF-8 is due
     with av.open(str(copy(clip, tmp_path / "out.mp4"))) as container:
         assert container.metadata["title"].startswith("un caf")
+
+
+def test_a_cut_late_in_a_long_file_is_found_by_seeking(tmp_path, monkeypatch):
+    sought = []
+    skip = streams._skip_to
+    monkeypatch.setattr(streams, "_skip_to", lambda source, cut: sought.append(cut.first) or skip(source, cut))
+    pts = [number * 2560 for number in range(45)]  # 5 frames a second, 9 seconds
+    for suffix in (".mp4", ".mkv"):
+        clip = media.make_video(tmp_path / f"clip{suffix}", pts=pts, rate=Fraction(5), sound="aac")
+        copied = copy(clip, tmp_path / f"out{suffix}", start=Fraction(7))
+        before = zip(media.packet_times(clip, "audio"), media.packets_of(clip, "audio"), strict=True)
+        assert media.packets_of(copied, "audio") == [data for time, data in before if time >= 7]
+    assert sought == [7, 7]
