@@ -338,7 +338,7 @@ def test_a_change_of_size_in_the_middle_is_fitted_with_a_line(tmp_path, caplog):
     second = media.make_video(
         tmp_path / "second.ts",
         size=(64, 48),
-        pts=[3600 * number for number in range(12, 20)],
+        pts=[3600 * number for number in range(10, 18)],
         time_base=Fraction(1, 90000),
     )
     path = tmp_path / "clip.ts"
