@@ -76,6 +76,24 @@ class Minimum:
     accepted: Tensor  # bool (evaluations, L)
     curvature: Curvature | None
 
+    def with_lanes(self, lanes: Tensor, other: "Minimum") -> "Minimum":
+        """This, with the `lanes` (bool (L,)) of `other`, which took as many evaluations."""
+
+        def pick(ours: Tensor, theirs: Tensor) -> Tensor:
+            return torch.where(lanes.view(-1, *[1] * (ours.dim() - 1)), theirs, ours)
+
+        curvature = None
+        if self.curvature and other.curvature:
+            theirs = vars(other.curvature)
+            curvature = Curvature(**{name: pick(value, theirs[name]) for name, value in vars(self.curvature).items()})
+        return Minimum(
+            pick(self.image, other.image),
+            pick(self.loss, other.loss),
+            {name: torch.where(lanes, other.record[name], value) for name, value in self.record.items()},
+            torch.where(lanes, other.accepted, self.accepted),
+            curvature,
+        )
+
 
 def minimise(
     objective: Objective,

@@ -161,7 +161,8 @@ class Stylizer:
         found = search(start, curvature=curvature, first_step=_FIRST_STEP)
         if bool(found.loss.isfinite().all()):
             return found
-        found = search(content, first_step=_CAREFUL * _FIRST_STEP)
+        again = search(content, first_step=_CAREFUL * _FIRST_STEP)
+        found = found.with_lanes(~found.loss.isfinite(), again)
         if not bool(found.loss.isfinite().all()):
             raise NstVideoError(f"the loss is not finite: {_terms(found)}; try smaller weights or --precision fp32")
         return found
