@@ -16,31 +16,38 @@ LOOK = LookOptions(content_layers=("far",), style_layers=LAYERS)
 class TinyEncoder(nn.Module):
     """Three fixed random convolutions with pooling between them, as an Encoder: image -> {layer name: activation}.
 
-    `calls` counts the pictures it was shown; those whose number is in `broken` come out as NaN.
+    It is called with picture 0, 1, 2 ...; those whose number is in `broken` come out as NaN, or only their `lane`.
     """
 
     name = "tiny"
     layers = LAYERS
     smallest_side = 16
 
-    def __init__(self, broken: range | tuple[int, ...] = ()):
+    def __init__(self, broken: range | tuple[int, ...] = (), lane: int | None = None):
         super().__init__()
         generator = torch.Generator().manual_seed(5)
         self.kernels = []
         for inputs, outputs in ((3, 8), (8, 12), (12, 16)):
             kernel = torch.randn(outputs, inputs, 3, 3, generator=generator)
             self.kernels.append(kernel / (3 * inputs**0.5))
-        self.broken, self.calls = broken, 0
+        self.broken, self.lane, self.calls = broken, lane, 0
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         x = image * 2 - 1
         found = {}
         for layer, kernel in zip(LAYERS, self.kernels, strict=True):
             x = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel.to(x)))
-            found[layer] = x * float("nan") if self.calls in self.broken else x
+            found[layer] = x * self._damage(x)
             x = F.avg_pool2d(x, 2, ceil_mode=True)
         self.calls += 1
         return found
+
+    def _damage(self, x: Tensor) -> Tensor:
+        """NaN for each lane that is broken now, else 1."""
+        damage = torch.ones_like(x[:, :1, :1, :1])
+        if self.calls in self.broken:
+            damage[slice(None) if self.lane is None else self.lane] = torch.nan
+        return damage
 
 
 def texture(seed: int, height: int = 48, width: int = 64, *, grain: float = 2.0) -> np.ndarray:
