@@ -30,12 +30,15 @@ _VP9_SPEED = dict(zip(X264_PRESETS, ("8", "7", "6", "5", "4", "3", "2", "1", "0"
 _AV1_SPEED = dict(zip(X264_PRESETS, ("12", "11", "10", "9", "8", "7", "5", "4", "3", "2"), strict=True))
 
 
-def _x26x(crf: float, preset: str) -> dict[str, str]:
-    return {"crf": f"{crf:g}", "preset": preset}
+def _x264(crf: float, preset: str) -> dict[str, str]:
+    # The same frames must give the same file. With macroblock trees x264 does not keep to that on processors with
+    # AVX-512 (measured: 4 to 15 of 100 files differ while another thread decodes); without, a file of the same quality
+    # is 8 % larger.
+    return {"crf": f"{crf:g}", "preset": preset, "mbtree": "0"}
 
 
 def _x265(crf: float, preset: str) -> dict[str, str]:
-    return {**_x26x(crf, preset), "x265-params": "log-level=none"}  # it writes to stderr by itself
+    return {"crf": f"{crf:g}", "preset": preset, "x265-params": "log-level=none"}  # it writes to stderr by itself
 
 
 def _vp9(crf: float, preset: str) -> dict[str, str]:
@@ -73,7 +76,7 @@ class VideoCodec:
 
 
 CODECS: dict[str, VideoCodec] = {
-    "libx264": VideoCodec("yuv420p", _x26x, (".mp4", ".m4v", ".mov", ".mkv"), 51),
+    "libx264": VideoCodec("yuv420p", _x264, (".mp4", ".m4v", ".mov", ".mkv"), 51),
     "libx265": VideoCodec(
         "yuv420p", _x265, (".mp4", ".m4v", ".mov", ".mkv"), 51, {".mp4": "hvc1", ".m4v": "hvc1", ".mov": "hvc1"}
     ),

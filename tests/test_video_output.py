@@ -389,3 +389,16 @@ def test_the_output_may_be_read_by_others(tmp_path, clip):
     os.umask(umask)
     for name in ("out.mp4", "out.png"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_the_same_frames_make_the_same_file(tmp_path):
+    source = media.make_video(tmp_path / "clip.mp4", frames=25, size=(64, 42))
+    info = probe(source)
+    found = set()
+    for _ in range(30):
+        target = tmp_path / "out.mp4"
+        with VideoWriter(target, info=info, size=(64, 42), overwrite=True) as writer:
+            for frames in VideoReader(source):
+                writer.write(frames.rgb, frames.pts)
+        found.add(target.read_bytes())
+    assert len(found) == 1
