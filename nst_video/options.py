@@ -235,7 +235,7 @@ def _exact(name: str, kind: Time | Rate, value: object) -> Fraction | None:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "draft": {"size": 384, "encoder": "vgg19", "first_iterations": 100, "iterations": 3},
-    "standard": {"size": 512, "encoder": "vgg19", "first_iterations": 200, "iterations": 6},
+    "standard": {"size": 512, "encoder": "vgg19", "first_iterations": 200, "iterations": 7},
     "best": {"size": 768, "encoder": "vgg19", "first_iterations": 400, "iterations": 10},
 }
 

@@ -143,7 +143,8 @@ class Stylizer:
         fill = paint_revealed(image, 1 - held, state.content, state.outputs[:, 0].clamp(0, 1))
         start = (past.warped * past.trust).sum(1) + (1 - held) * fill
         objective = self._objective(image, controls, past)
-        return self._minimise(objective, start, image, self.effort.iterations or 0, state.curvature)
+        curvature = None if state.curvature is None else _moved(state.curvature, motion.flows[:, 0], image.shape)
+        return self._minimise(objective, start, image, self.effort.iterations or 0, curvature)
 
     def _minimise(
         self, objective: FrameObjective, start: Tensor, content: Tensor, evaluations: int, curvature: Curvature | None
@@ -215,6 +216,13 @@ class Stylizer:
         older = [] if state.outputs is None else [state.outputs[:, : max(self.coherence.references) - 1]]
         outputs = torch.cat([best[:, None], *older], dim=1)
         return replace(state, frame=state.frame + 1, outputs=outputs, content=image, curvature=curvature, report=report)
+
+
+def _moved(curvature: Curvature, flow: Tensor, shape: Sequence[int]) -> Curvature:
+    """The pairs of L images of `shape` moved along the flow (L, 2, H, W): what was learnt about a place goes with it."""
+    rows = curvature.pairs.shape[1]
+    flows = flow.repeat_interleave(rows, dim=0)
+    return curvature.moved(lambda vectors: warp(vectors.view(-1, *shape[1:]), flows).flatten(1))
 
 
 def _from_content(content: Tensor, styles: Sequence[Tensor], generator: torch.Generator) -> Tensor:
