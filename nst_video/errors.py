@@ -1,4 +1,7 @@
-"""Everything this package refuses to do, as exceptions; each message is one line that says what was got, what is allowed and what to do."""
+"""Everything this package refuses to do, as exceptions.
+
+Each message is one line that says what was got, what is allowed and what to do.
+"""
 
 
 class NstVideoError(Exception):

@@ -219,7 +219,7 @@ class Stylizer:
 
 
 def _moved(curvature: Curvature, flow: Tensor, shape: Sequence[int]) -> Curvature:
-    """The pairs of L images of `shape` moved along the flow (L, 2, H, W): what was learnt about a place goes with it."""
+    """The pairs of L images of `shape` moved along the flow (L, 2, H, W): what was learnt of a place goes with it."""
     rows = curvature.pairs.shape[1]
     flows = flow.repeat_interleave(rows, dim=0)
     return curvature.moved(lambda vectors: warp(vectors.view(-1, *shape[1:]), flows).flatten(1))
