@@ -2,7 +2,6 @@
 appear complete.
 """
 
-import errno
 import logging
 import math
 import os
@@ -20,6 +19,7 @@ from av.container import OutputContainer
 from nst_video.codecs import CONTAINERS, GIF, VideoCodec, find_codec
 from nst_video.conversion import FromRgb
 from nst_video.errors import ResourceError, UsageError
+from nst_video.files import disk_errors, sync, temporary
 from nst_video.pictures import write_picture
 from nst_video.probe import VideoInfo, unit
 from nst_video.sequences import is_pattern, number_file, numbered
@@ -27,8 +27,6 @@ from nst_video.streams import Companions, Cut
 
 log = logging.getLogger(__name__)
 
-# What a full or failing disk is called by the system; "file too large" is a quota's way of saying so.
-DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
 COARSEST_CLOCK = 10_000  # units a second, at least, that mp4 and mov files count in
 SHORTEST_IN_GIF = Fraction(1, 50)  # seconds; players show shorter frames for a tenth of a second
 LONGEST_LAST = 10  # times the usual: a longer last frame is more likely a wrong duration in the header
@@ -296,20 +294,6 @@ class SequenceOutput:
         shutil.rmtree(self.part, ignore_errors=True)
 
 
-def temporary(target: Path) -> Path:
-    """A hidden name in the target's folder: on the same disk, so that renaming is atomic."""
-    return target.with_name(f".{target.name}.{os.getpid()}.part")
-
-
-def sync(path: Path) -> None:
-    """Waits until the file is on the disk: a rename that survives a power cut must not name an empty file."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
     """These environment variables for the time of the `with`."""
@@ -323,14 +307,3 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """What the disk refuses becomes a ResourceError with one line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in DISK_ERRORS:
-            raise ResourceError(f"cannot write {path}: {error.strerror}; nothing was kept") from error
-        raise

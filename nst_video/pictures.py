@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from nst_video.errors import InputError, ResourceError, UsageError
+from nst_video.files import disk_errors, sync, temporary
 
 # Suffix -> Pillow's name of the format. The values are also the only formats that are ever opened, whatever a file is
 # called.
@@ -37,15 +38,22 @@ def read_picture(path: str | os.PathLike[str], *, max_pixels: int | None = None)
 
     Raises InputError when the file is missing, not a picture, damaged, or over `max_pixels` (default 67 million).
     """
-    name = os.fspath(path)
-    with _opened(name, max_pixels or DEFAULT_MAX_PIXELS) as image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about tags it cannot read and sizes that are refused here anyway
+        return decode_picture(os.fspath(path), max_pixels)
+
+
+def decode_picture(path: str, max_pixels: int | None = None) -> np.ndarray:
+    """As read_picture, but for threads: Pillow's warnings may show, as hiding them is not safe beside other threads."""
+    with _opened(path, max_pixels or DEFAULT_MAX_PIXELS) as image:
         upright = ImageOps.exif_transpose(image)
         return np.array(_flatten(_to_srgb(_to_eight_bits(upright), upright.info.get("icc_profile"))))
 
 
 def picture_size(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> tuple[int, int]:
     """(width, height) in pixels of the upright picture, from its header alone. Raises as read_picture."""
-    with _opened(os.fspath(path), max_pixels or DEFAULT_MAX_PIXELS) as image:
+    with warnings.catch_warnings(), _opened(os.fspath(path), max_pixels or DEFAULT_MAX_PIXELS) as image:
+        warnings.simplefilter("ignore")
         width, height = image.size
         sideways = image.getexif().get(0x0112, 1) >= 5
     return (height, width) if sideways else (width, height)
@@ -62,15 +70,14 @@ def write_picture(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
         raise UsageError(
             f"{target}: cannot write a picture with the suffix {target.suffix!r}; use {', '.join(PICTURE_SUFFIXES)}"
         )
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    if not target.parent.is_dir():
+        raise ResourceError(f"the folder {target.parent} does not exist; make it first or write elsewhere")
+    part = temporary(target)
     try:
-        with open(part, "xb") as file:
-            Image.fromarray(np.ascontiguousarray(rgb)).save(file, format=kind, **SAVE_OPTIONS.get(kind, {}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    except OSError as error:
-        raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
+        with disk_errors(target):
+            Image.fromarray(np.ascontiguousarray(rgb)).save(part, format=kind, **SAVE_OPTIONS.get(kind, {}))
+            sync(part)
+            os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
 
@@ -119,20 +126,17 @@ def _resized(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
 def _opened(name: str, max_pixels: int) -> Iterator[Image.Image]:
     if not os.path.exists(name):
         raise InputError(f"{name} does not exist")
+    limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)  # Pillow has one of its own, against zip bombs
     try:
-        with warnings.catch_warnings():
-            # Pillow only warns about a picture that unpacks to gigabytes, and about tags it cannot read.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(name, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > max_pixels or max(width, height) > MAX_SIDE:
-                    raise _too_large(name, f"{width} x {height} pixels", max_pixels)
-                yield image
+        with Image.open(name, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > limit or max(width, height) > MAX_SIDE:
+                raise _too_large(name, f"{width} x {height} pixels", limit)
+            yield image
     except UnidentifiedImageError as error:
         raise InputError(f"{name} is not a picture that can be read; use {READABLE}") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(name, "too large", max_pixels) from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, f"more than {2 * limit} pixels", limit) from error
     except PermissionError as error:
         raise InputError(f"{name} cannot be read: permission denied") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:

@@ -16,13 +16,14 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from nst_video.color_tags import HDR_TRANSFERS, SRGB, ColorTags, resolve_tags
+from nst_video.color_tags import HDR_TRANSFERS, SRGB, UNSPECIFIED, ColorTags, resolve_tags
 from nst_video.errors import InputError
+from nst_video.pictures import DEFAULT_MAX_PIXELS
 from nst_video.sequences import Sequence, find_sequence
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MAX_PIXELS = 1 << 26  # 67 million, two 8K frames
+INDEX_TAIL = 64  # entries
 DEFAULT_RATE = Fraction(25)  # frames/s of an image sequence, which has no timing of its own
 VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,gif"
 READABLE = "mp4, mov, mkv, webm, avi, ts and gif"
@@ -79,7 +80,6 @@ class VideoInfo:
     declared_frames: int | None = None
     bit_depth: int = 8
     interlaced: bool = False
-    hdr: bool = False  # always False in what probe returns: HDR is refused
     truncated: bool = False  # the file ends before the data its header promises
     container: str = ""
     streams: tuple[StreamInfo, ...] = ()
@@ -91,17 +91,16 @@ def probe(path: str | os.PathLike[str], *, max_pixels: int | None = None, rate: 
     """What `path` holds: a video file, a gif, a picture, a folder of pictures or a numbered pattern such as
     `frames/%05d.png`.
 
-    `max_pixels` bounds width x height (default 67 million); `rate` is the frame rate of a sequence (default 25
-    frames/s).
+    `max_pixels` bounds width x height (default 67 million); `rate` is that of a sequence (default 25 frames/s).
+
     Raises InputError when the file is missing, holds no video that can be read, is HDR, has no frames, or is too large.
     """
     name = os.fspath(path)
-    limit = max_pixels or DEFAULT_MAX_PIXELS
-    sequence = find_sequence(name)
+    sequence = find_sequence(name, max_pixels)
     if sequence is not None:
-        return _describe_sequence(name, sequence, limit, rate or DEFAULT_RATE)
+        return _describe_sequence(name, sequence, rate or DEFAULT_RATE)
     with open_input(name) as container:
-        return _describe(name, container, limit)
+        return _describe(name, container, max_pixels or DEFAULT_MAX_PIXELS)
 
 
 @contextmanager
@@ -164,7 +163,8 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
         raise InputError(f"{path}: its video codec ({stream.codec_tag or 'unknown'}) has no decoder here")
     _check_size(path, context.width, context.height, max_pixels)
     frame = _first_frame(path, container, stream)
-    _check_hdr(path, frame.color_trc or context.color_trc)
+    tags = _tags(frame, context)
+    _check_hdr(path, tags.transfer)
     rotation, mirrored = orientation(frame)
     sideways = rotation in (90, 270)
     width, height = (frame.height, frame.width) if sideways else (frame.width, frame.height)
@@ -178,7 +178,7 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
         height=height,
         time_base=unit(stream),
         average_rate=exact(stream.average_rate) or exact(stream.guessed_rate) or DEFAULT_RATE,
-        color=resolve_tags(_tags(frame), (frame.width, frame.height), is_rgb=is_rgb(frame)),
+        color=resolve_tags(tags, (frame.width, frame.height), is_rgb=is_rgb(frame)),
         codec=context.name,
         pixel_format=frame.format.name,
         sample_aspect_ratio=1 / aspect if sideways else aspect,
@@ -191,7 +191,7 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
         declared_frames=stream.frames or None,
         bit_depth=max((component.bits for component in frame.format.components), default=8),
         interlaced=frame.interlaced_frame,
-        truncated=_is_cut_short(path, stream),
+        truncated=_is_cut_short(path, container),
         container=container.format.name,
         streams=tuple(
             StreamInfo(other.index, other.type, _codec_name(other), other.metadata.get("language"))
@@ -202,9 +202,8 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
     )
 
 
-def _describe_sequence(name: str, sequence: Sequence, max_pixels: int, rate: Fraction) -> VideoInfo:
+def _describe_sequence(name: str, sequence: Sequence, rate: Fraction) -> VideoInfo:
     width, height = sequence.size
-    _check_size(sequence.files[0], width, height, max_pixels)
     return VideoInfo(
         path=name,
         kind=sequence.kind,
@@ -279,8 +278,20 @@ def orientation(frame: VideoFrame) -> tuple[int, bool]:
     return _ORIENTATIONS[signs]
 
 
-def _tags(frame: VideoFrame) -> ColorTags:
-    return ColorTags(frame.color_range, frame.colorspace, frame.color_primaries, frame.color_trc)
+def _tags(frame: VideoFrame, context: Any) -> ColorTags:
+    """What the pictures say of themselves, or where they say nothing, what the container says of them."""
+
+    def said(name: str, silent: tuple[int, ...]) -> int:
+        own = getattr(frame, name)
+        return getattr(context, name) if own in silent else own
+
+    silent = (0, UNSPECIFIED)
+    return ColorTags(
+        range=said("color_range", (0,)),
+        matrix=said("colorspace", (UNSPECIFIED,)),  # 0 is RGB
+        primaries=said("color_primaries", silent),
+        transfer=said("color_trc", silent),
+    )
 
 
 def is_rgb(frame: VideoFrame) -> bool:
@@ -311,28 +322,26 @@ def _origin(container: InputContainer, stream: VideoStream) -> int:
 def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
     if stream.duration:
         return stream.duration * unit(stream)
-    noted = _CLOCK.fullmatch(
-        stream.metadata.get("DURATION", "")
-    )  # by the muxer of mkv, which has no other place for it
+    noted = _CLOCK.fullmatch(stream.metadata.get("DURATION", ""))  # mkv has no other place for a stream's
     if noted:
         return int(noted[1]) * 3600 + int(noted[2]) * 60 + Fraction(noted[3])
     return Fraction(container.duration, av.time_base) if container.duration else None
 
 
 def _duration_of_file(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    if (
-        container.format.name == "avi"
-    ):  # its demuxer corrects the duration to what is there; the count stays as promised
+    if container.format.name == "avi":
+        # Its demuxer corrects the duration to what is there; the count stays as promised.
         return stream.frames * unit(stream)
     if not container.duration:
         return None
     return Fraction(container.duration, av.time_base)
 
 
-def _is_cut_short(path: str, stream: VideoStream) -> bool:
+def _is_cut_short(path: str, container: InputContainer) -> bool:
+    """Whether the index names data beyond the end of the file; what is written last lies last, but for reordering."""
     size = os.path.getsize(path)
-    entries = stream.index_entries
-    return len(entries) > 0 and any(entry.pos + entry.size > size for entry in entries)
+    ends = (entry for stream in container.streams for entry in stream.index_entries[-INDEX_TAIL:])
+    return any(entry.pos + entry.size > size for entry in ends)
 
 
 def _codec_name(stream: Any) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import av
 
 from nst_video.errors import InputError
-from nst_video.pictures import PICTURE_SUFFIXES, picture_size, read_picture
+from nst_video.pictures import DEFAULT_MAX_PIXELS, PICTURE_SUFFIXES, decode_picture, picture_size
 
 if TYPE_CHECKING:
     from nst_video.decode import Span
@@ -33,22 +33,23 @@ class Sequence:
 
 def is_pattern(path: str) -> bool:
     """Whether `path` is a numbered pattern such as `frames/%05d.png`."""
-    return _NUMBER.search(Path(path).name) is not None
+    name = Path(path).name
+    return _NUMBER.search(name) is not None and Path(name).suffix.lower() in PICTURE_SUFFIXES
 
 
-def find_sequence(path: str) -> Sequence | None:
+def find_sequence(path: str, max_pixels: int | None = None) -> Sequence | None:
     """The pictures `path` stands for, or None when it is not a picture, a folder with pictures or a pattern.
 
-    Raises InputError for a pattern that matches nothing.
+    Raises InputError for a pattern that matches nothing, and for a first picture that cannot be read or is too large.
     """
     if Path(path).suffix.lower() in PICTURE_SUFFIXES and not is_pattern(path):
-        return Sequence((path,), picture_size(path), "picture")
+        return Sequence((path,), picture_size(path, max_pixels=max_pixels), "picture")
     files = numbered(path) if is_pattern(path) else _in_folder(path)
     if is_pattern(path) and not files:
         raise InputError(f"{path}: no picture matches this pattern")
     if not files:
         return None
-    return Sequence(tuple(files), picture_size(files[0]), "sequence")
+    return Sequence(tuple(files), picture_size(files[0], max_pixels=max_pixels), "sequence")
 
 
 def numbered(pattern: str) -> list[str]:
@@ -101,7 +102,7 @@ def sequence_frames(info: "VideoInfo", span: "Span", on_error: str) -> Iterator[
 
 
 def _read_frame(info: "VideoInfo", file: str) -> av.VideoFrame:
-    rgb = read_picture(file)
+    rgb = decode_picture(file, max(info.width * info.height, DEFAULT_MAX_PIXELS))
     if rgb.shape[:2] != (info.height, info.width):
         raise InputError(
             f"{file} is {rgb.shape[1]} x {rgb.shape[0]} pixels; "

@@ -116,7 +116,7 @@ def _treat(stream: Any, holds: Holds, suffix: str) -> Treatment:
     if kind == "audio" and stream.codec_context is not None:
         if holds.sound is None or name in holds.sound:
             return Treatment(stream.index, kind, "copy")
-        note = f"{suffix} does not hold {name}; it becomes {holds.sound_encoder} (write .mkv to keep it)"
+        note = f"{suffix} does not hold {name}; it becomes {holds.sound_encoder}{_advice(suffix)}"
         return Treatment(stream.index, kind, "encode", holds.sound_encoder, note)
     if kind == "subtitle" and stream.codec_context is not None:
         return _treat_subtitle(stream, name, holds, suffix)
@@ -136,10 +136,14 @@ def _treat_subtitle(stream: Any, name: str, holds: Holds, suffix: str) -> Treatm
     if name in holds.subtitles:
         return Treatment(stream.index, "subtitle", "copy")
     if not stream.codec_context.codec.text_sub:
-        note = f"{suffix} does not hold {name}, which is made of pictures (write .mkv to keep it)"
+        note = f"{suffix} does not hold {name}, which is made of pictures{_advice(suffix)}"
         return Treatment(stream.index, "subtitle", "drop", note=note)
-    note = f"{suffix} does not hold {name}; it becomes {holds.text_encoder} (write .mkv to keep ASS styles)"
+    note = f"{suffix} does not hold {name}; it becomes {holds.text_encoder}{_advice(suffix)}"
     return Treatment(stream.index, "subtitle", "encode", holds.text_encoder, note)
+
+
+def _advice(suffix: str) -> str:
+    return " (write .mkv to keep it)" if suffix != ".mkv" else ""
 
 
 def _name(stream: Any) -> str:

@@ -195,7 +195,7 @@ REFUSED = {
     "a video": (_video, "not a picture that can be read"),
     "postscript": (_postscript, "not a picture that can be read"),
     "50,000 pixels wide": (_wide, "50000 x 2 pixels; pictures up to"),
-    "50,000 pixels a side": (_claims(50_000, 50_000), "pictures up to"),
+    "50,000 pixels a side": (_claims(50_000, 50_000), "more than .* pixels; pictures up to"),
     "9,000 pixels a side": (_claims(9_000, 9_000), "9000 x 9000 pixels; pictures up to"),
     "a lie about its size": (_claims(1_000, 1_000), "is damaged or not a picture"),
     "a folder": (_folder, "not a picture|damaged"),
@@ -224,7 +224,7 @@ def test_the_limit_of_pixels_can_be_set(tmp_path):
 def test_an_unknown_suffix_or_folder_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"suffix '\.psd'; use \.png"):
         write_picture(tmp_path / "picture.psd", RGB)
-    with pytest.raises(ResourceError, match="cannot write"):
+    with pytest.raises(ResourceError, match="does not exist"):
         write_picture(tmp_path / "no" / "picture.png", RGB)
     assert os.listdir(tmp_path) == []
 

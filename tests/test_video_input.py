@@ -307,6 +307,19 @@ def test_a_pattern_without_pictures_is_refused(tmp_path):
         probe(tmp_path / "frames" / "%05d.png")
 
 
+def test_a_limit_of_pixels_holds_for_pictures_too(tmp_path):
+    folder = _pictures(tmp_path / "frames", 2)
+    for path in (folder, folder / "%05d.png", folder / "00001.png"):
+        assert probe(path, max_pixels=32 * 24).width == 32
+        with pytest.raises(InputError, match="32 x 24 pixels; pictures up to 767 pixels"):
+            probe(path, max_pixels=32 * 24 - 1)
+
+
+def test_a_video_may_have_a_percent_sign_in_its_name(tmp_path):
+    media.make_video(tmp_path / "clip.mp4", frames=2).rename(tmp_path / "50%d.mp4")
+    assert probe(tmp_path / "50%d.mp4").declared_frames == 2
+
+
 def test_a_picture_is_one_frame(tmp_path):
     write_picture(tmp_path / "one.png", media.picture(7, 41, 31))
     assert probe(tmp_path / "one.png").kind == "picture"
