@@ -147,6 +147,11 @@ def scaled_size(
     unless told otherwise.
 
     A smaller input keeps its size unless `upscale`.
+
+    >>> scaled_size((1280, 720), 512)
+    (512, 288)
+    >>> scaled_size((97, 63), "full")
+    (96, 62)
     """
     width, height = (of.width, of.height) if isinstance(of, VideoInfo) else of
     step = 2 if even else 1
