@@ -1,9 +1,13 @@
 """Doctests run in a folder of their own that holds the files their examples name."""
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+
+# As the command line does; a test imports torch, so it must be set before any of them.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 SAMPLES = Path(__file__).parent / "samples"
 

@@ -53,6 +53,9 @@ class Terminated(BaseException):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line (`sys.argv` when None); returns the exit code. `--help` and `--version` raise SystemExit."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # torch's threads spin while they wait for each other; on cores that decoding, flow, encoding or another program
+    # share, that is many times slower than sleeping. The OpenMP library reads this once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with _terminable(), _log_lines():
             command = COMMANDS.get(words[0]) if words else None
