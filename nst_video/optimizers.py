@@ -60,7 +60,8 @@ class Curvature:
         pairs = move(self.pairs.reshape(lanes * rows, pixels)).reshape(lanes, rows, pixels)
         steps, changes = pairs.split(self.history, dim=1)
         sy, yy = steps @ changes.mT, changes @ changes.mT
-        curved = torch.diagonal(sy, dim1=1, dim2=2) > 0
+        lengths = steps.norm(dim=2) * changes.norm(dim=2)
+        curved = torch.diagonal(sy, dim1=1, dim2=2) > _LEAST_CURVATURE * lengths
         return replace(self, pairs=pairs, sy=sy, yy=yy, filled=self.filled & curved)
 
 

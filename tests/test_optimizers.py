@@ -362,6 +362,13 @@ def test_pairs_moved_with_the_picture_solve_the_moved_problem_alike():
     torch.testing.assert_close(found.image.flip(3), stayed.image, rtol=0, atol=1e-3)
 
 
+def test_a_pair_whose_curvature_is_noise_after_a_move_is_dropped():
+    step, change = np.eye(PIXELS)[0], np.eye(PIXELS)[1]
+    for curvature, kept in ((1e-5, False), (1e-3, True)):
+        moved = ring_of([[(step, change + curvature * step)]], history=1).moved(lambda pairs: pairs)
+        assert moved.filled.tolist() == [[kept]]
+
+
 def test_a_pair_that_a_move_robs_of_its_curvature_is_dropped():
     lanes = [random_pairs(5, 0)]
     curvature = ring_of(lanes, history=5)

@@ -295,6 +295,16 @@ def test_the_state_given_is_left_as_it_was():
     assert torch.equal(state.curvature.pairs, pairs)
 
 
+def test_what_was_learnt_of_a_place_moves_with_it():
+    stylizer = make(iterations=1)  # which learns nothing new
+    _, before = first_frame(stylizer)
+    flows = torch.zeros(1, 1, 2, HEIGHT, WIDTH)
+    flows[:, :, 0] = 2.0
+    _, after = stylizer.step(picture(0), Motion(flows, torch.ones(1, 1, 1, HEIGHT, WIDTH)), before)
+    old, new = (state.curvature.pairs.view(-1, 3, HEIGHT, WIDTH) for state in (before, after))
+    torch.testing.assert_close(new[..., :-2], old[..., 2:], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_each_optimiser_paints_a_shot(optimizer):
     stylizer = make(optimizer=optimizer)
