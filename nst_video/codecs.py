@@ -105,6 +105,8 @@ def output_kind(path: str | os.PathLike[str]) -> str:
 
     Raises UsageError for any other suffix.
     """
+    if not os.fspath(path):
+        raise UsageError("the output has no name; give a file such as out.mp4, frames/%05d.png or a folder")
     target = Path(path)
     suffix = target.suffix.lower()
     if is_pattern(os.fspath(path)) and suffix in PICTURE_SUFFIXES:
@@ -168,7 +170,7 @@ def check_output(
     target = Path(path)
     if kind == "video":
         find_codec(codec, target.suffix.lower(), crf, preset)
-    folder = target.parent
+    folder = target if kind == "sequence" and target.is_dir() else target.parent
     if is_pattern(os.fspath(path)) and not folder.exists():
         folder = folder.parent  # the folder of a numbered pattern is made, like a folder given as output
     if not folder.is_dir():

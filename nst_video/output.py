@@ -129,7 +129,9 @@ class VideoOutput:
         else:
             # Encoders start sound a little early; making room for that would change the pictures' times.
             options = {"avoid_negative_ts": "disabled"}
-        return av.open(str(self.part), "w", format=container_format, container_options=options)
+        # Without the protocol FFmpeg would take a colon in the name for one.
+        name = "file:" + os.path.abspath(self.part)
+        return av.open(name, "w", format=container_format, container_options=options)
 
     def _add_stream(self, encoder: str, options: dict[str, str]) -> Any:
         stream = self.container.add_stream(encoder, rate=self.info.average_rate, options=options)
@@ -255,12 +257,13 @@ class PictureOutput:
 
 
 class SequenceOutput:
-    """Numbered pictures, made in a hidden folder beside the target and moved when all are there."""
+    """Numbered pictures, made in a hidden folder and moved when all are there."""
 
     def __init__(self, path: str) -> None:
         target = Path(path)
         self.folder, self.pattern = (target.parent, target.name) if is_pattern(path) else (target, "%05d.png")
-        self.part = temporary(self.folder)
+        # Inside a folder that is there already: what lies beside it may be another disk, or not writable.
+        self.part = temporary(self.folder / self.pattern if self.folder.is_dir() else self.folder)
         with disk_errors(self.folder):
             self.part.mkdir()
         self.names: list[str] = []

@@ -25,7 +25,7 @@ def clip(tmp_path) -> Path:
     return media.make_video(tmp_path / "clip.mp4", frames=8)
 
 
-def write(info: VideoInfo, path: Path, count: int = 8, **options) -> Path:
+def write(info: VideoInfo, path: Path | str, count: int = 8, **options) -> Path | str:
     """The first `count` test pictures at the source's rate."""
     step = round(1 / (info.average_rate * info.time_base))
     with VideoWriter(path, info=info, size=options.pop("size", SIZE), **options) as writer:
@@ -34,7 +34,7 @@ def write(info: VideoInfo, path: Path, count: int = 8, **options) -> Path:
     return path
 
 
-def numbers(path: Path) -> list[int]:
+def numbers(path: Path | str) -> list[int]:
     return [media.number_of(rgb) for frames in VideoReader(path) for rgb in frames.rgb]
 
 
@@ -53,6 +53,7 @@ def _linked(link, tmp_path: Path) -> Path:
 
 
 REFUSED = {
+    "no name": (lambda folder: "", {}, UsageError, "has no name"),
     "unknown suffix": (lambda folder: folder / "out.mpeg", {}, UsageError, r"cannot write '\.mpeg' \(did you mean"),
     "unknown codec": (lambda folder: folder / "out.mp4", {"codec": "libx246"}, UsageError, "did you mean .*libx264"),
     "unknown preset": (lambda folder: folder / "out.mp4", {"preset": "slowly"}, UsageError, "did you mean slow"),
@@ -309,6 +310,23 @@ def test_a_sequence_is_written_from_one_on(tmp_path, clip, name):
     assert numbers(tmp_path / name) == list(range(8))
     if name.endswith("png"):
         np.testing.assert_array_equal(read_picture(tmp_path / (name % 3)), media.picture(2))
+
+
+@pytest.mark.parametrize("name", [".", "%05d.png", "./%05d.png"])
+def test_a_sequence_can_go_to_the_current_folder(tmp_path, clip, monkeypatch, name):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write(probe(clip), name, count=3)
+    assert sorted(os.listdir(tmp_path / "here")) == ["00001.png", "00002.png", "00003.png"]
+    assert left_in(tmp_path) == ["here"]
+
+
+@pytest.mark.parametrize("name", ["take:2.mp4", "tcp:2.mp4", "file:out.mkv"])
+def test_a_name_with_a_colon_is_a_file(tmp_path, clip, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write(probe(clip), name)
+    assert left_in(tmp_path) == [name]
+    assert numbers(name) == list(range(8))
 
 
 def test_a_sequence_is_overwritten_only_with_leave(tmp_path, clip, caplog):
