@@ -140,7 +140,7 @@ class _Decoder:
         for packet in self._packets():
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError:
+            except av.error.FFmpegError:  # most say invalid data, some that an operation is not permitted
                 self.losses.failed(packet.pts)
                 continue
             for frame in frames:

@@ -165,7 +165,7 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
     stream = main_stream(container, path)
     context = stream.codec_context
     if context is None:
-        raise InputError(f"{path}: its video codec ({stream.codec_tag or 'unknown'}) has no decoder here")
+        raise InputError(f"{path} holds video that no decoder here knows")
     _check_size(path, context.width, context.height, max_pixels)
     frame = _first_frame(path, container, stream)
     tags = _tags(frame, context)
@@ -231,7 +231,7 @@ def _first_frame(path: str, container: InputContainer, stream: VideoStream) -> V
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError:
+            except av.error.FFmpegError:
                 continue  # whether a damaged start is allowed is the reader's decision
             if frames:
                 return frames[0]

@@ -1,6 +1,7 @@
 """What the reader refuses, each in one line, and what it notes about what it takes."""
 
 import os
+import struct
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +10,7 @@ import av
 import media
 import numpy as np
 import pytest
+from PIL import Image
 
 from nst_video.errors import InputError, UsageError
 from nst_video.pictures import write_picture
@@ -45,6 +47,13 @@ def _empty_folder(path: Path) -> Path:
     return path
 
 
+def _unknown_codec(path: Path) -> Path:
+    """An mp4 whose pictures are of a kind nobody has heard of."""
+    data = media.make_video(path).read_bytes()
+    path.write_bytes(data.replace(b"avc1", b"zzzz"))
+    return path
+
+
 REFUSED = {
     "missing": (lambda path: path, "does not exist"),
     "empty": (lambda path: path.write_bytes(b"") or path, "not a video that can be read"),
@@ -58,6 +67,7 @@ REFUSED = {
     ),
     "PQ": (lambda path: media.make_video(path, transfer=16, matrix=9, primaries=9), "HDR video .PQ"),
     "HLG": (lambda path: media.make_video(path, transfer=18, matrix=9, primaries=9), "HDR video .HLG"),
+    "unknown codec": (_unknown_codec, "no decoder here knows"),
     "no index": (_no_index, "not a video that can be read"),
     "folder": (_empty_folder, "folder without pictures"),
 }
@@ -177,6 +187,21 @@ def test_spoiled_picture_data_is_noticed(tmp_path):
     with pytest.raises(InputError, match="is damaged"):
         list(VideoReader(path))
     assert sum(len(frames.pts) for frames in VideoReader(path, on_error="hold")) == media.FRAMES
+
+
+def test_a_gif_frame_with_an_impossible_code_size_is_damage(tmp_path):
+    """The decoder calls that an operation that is not permitted, not invalid data."""
+    path = tmp_path / "clip.gif"
+    frames = [Image.new("RGB", (32, 24), (level, level, level)) for level in (20, 220, 90)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+    data = bytearray(path.read_bytes())
+    packed = data.rindex(b"," + struct.pack("<HHHH", 0, 0, 32, 24)) + 9
+    local_palette = 3 << (data[packed] % 8 + 1) if data[packed] & 0x80 else 0
+    data[packed + 1 + local_palette] = 255
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"is damaged at 0\.20 s"):
+        list(VideoReader(path))
+    assert sum(len(batch.pts) for batch in VideoReader(path, on_error="hold")) == 3
 
 
 def test_a_reader_is_read_once_and_closes_early_without_hanging(tmp_path):
