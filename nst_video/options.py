@@ -136,6 +136,8 @@ class LookOptions:
                 f"--style-layer-weights has {len(given)} weights for {len(self.style_layers)} style layers; "
                 f"allowed one for each of {', '.join(self.style_layers)}"
             )
+        if given is not None and not sum(given) > 0:
+            raise UsageError("--style-layer-weights are all 0; allowed one or more above 0")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ REFUSED = {
     "references out of order": ({"references": (1, 4, 2)}, "--references 1,4,2 is not allowed"),
     "no layer": ({"style_layers": ()}, "--style-layers  is not allowed"),
     "weights do not match layers": ({"style_layer_weights": (1.0, 2.0)}, "--style-layer-weights has 2 weights for 5"),
+    "no weight above 0": ({"style_layer_weights": (0.0,) * 5}, "--style-layer-weights are all 0; allowed one or more"),
     "time": ({"start": "soon"}, "--start soon is not allowed; allowed seconds such as 2.5 or a timecode"),
     "negative time": ({"end": -1}, "--end -1 is not allowed"),
     "rate": ({"rate": "0"}, "--rate 0 is not allowed; allowed above 0 to 1000 frames/s, such as 25 or 24000/1001"),
