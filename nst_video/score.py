@@ -8,6 +8,7 @@ import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +294,7 @@ def _judge(plan: Plan, encoder: Encoder | None) -> Judge:
     torch.set_num_threads(plan.machine.threads or torch.get_num_threads())
     return make_judge(
         encoder or load_encoder("vgg19", LAYERS, device=device),
-        [(read_picture(share.path), share.weight) for share in plan.styles],
+        [(read_picture(share.path, max_pixels=plan.options.max_pixels), share.weight) for share in plan.styles],
         long_side=max(plan.size),
         style_scale=plan.look.style_scale,
         device=device,
@@ -325,8 +326,12 @@ def independent_painter(stylizer: FrameStylizer, device: str = "cpu") -> Paint:
 def _samples(plan: Plan, sampled: set[int], paint: Paint | None) -> Iterator[Sample]:
     """The frames of input and output side by side, as they are decoded."""
     beginnings = {first for first, _ in plan.shots}
-    with open_input(plan.input, plan.options, size=plan.size) as source, VideoReader(plan.output) as result:
-        pairs = zip(_frames(source), _frames(result), strict=True)
+    with (
+        open_input(plan.input, plan.options, size=plan.size) as source,
+        VideoReader(plan.output, max_pixels=plan.options.max_pixels) as result,
+    ):
+        # A still is one frame, though the reader goes on after it.
+        pairs = zip(islice(_frames(source), plan.frames), _frames(result), strict=True)
         for frame, ((seconds, before), (_, after)) in enumerate(pairs):
             reference = paint(frame, before) if paint is not None and frame in sampled else None
             yield Sample(frame, before, after, frame in beginnings, seconds, reference)

@@ -282,6 +282,14 @@ def test_files_score_as_their_frames_do(files, tmp_path, encoder):
     assert done == [(t + 1, 12) for t in range(12)]
 
 
+def test_a_still_is_scored_against_its_own_frame(files, tmp_path):
+    source, result, *_ = files
+    still = score_video(source, result / "00003.png", tmp_path / "style.png", still="0.12", threads=1)
+    clip = score_video(source, result, tmp_path / "style.png", network_every=3, threads=1)
+    assert still.frames == 1
+    assert (still.style, still.content) == (clip.rows[3].style, clip.rows[3].content)
+
+
 def test_reference_frames_are_asked_for_in_pairs_inside_a_shot(files, tmp_path):
     source, result, inputs, _ = files
     asked = {}
