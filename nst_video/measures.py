@@ -21,10 +21,11 @@ NAN = math.nan
 
 def masked_mean(values: Tensor, mask: Tensor) -> float:
     """Mean of (B, C, H, W) over channels and over pixels weighted by `mask` (B, 1, H, W); NaN for an empty mask."""
-    area = float(mask.sum(dtype=torch.float64))
+    exact = torch.float32 if mask.device.type == "mps" else torch.float64  # Apple's GPUs have no doubles
+    area = float(mask.sum(dtype=exact))
     if area == 0.0:
         return NAN
-    return float((mask * values.mean(dim=1, keepdim=True)).sum(dtype=torch.float64)) / area
+    return float((mask * values.mean(dim=1, keepdim=True)).sum(dtype=exact)) / area
 
 
 def warp_error(current: Tensor, previous: Tensor, flow: Tensor, mask: Tensor) -> float:
