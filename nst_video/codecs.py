@@ -4,6 +4,7 @@ import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -97,6 +98,7 @@ ALIASES = {
 }
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 GIF = VideoCodec("pal8", _no_options, (".gif",))
+SHORTEST_IN_GIF = Fraction(1, 50)  # seconds; players show shorter frames for a tenth of a second
 
 
 def output_kind(path: str | os.PathLike[str]) -> str:
@@ -184,6 +186,12 @@ def check_output(
     if not overwrite and _is_taken(target, kind):
         raise UsageError(f"{target} exists; give -y to overwrite it, or another name")
     return kind
+
+
+def check_gif_speed(path: str | os.PathLike[str], shortest: Fraction) -> None:
+    """Raises UsageError when the `shortest` time between two frames, in seconds, is less than a gif can hold."""
+    if shortest < SHORTEST_IN_GIF:
+        raise UsageError(f"{os.fspath(path)}: a gif shows at most 50 frames/s; use --stride 2, or write .mp4")
 
 
 def _is_same(source: Path, target: Path) -> bool:

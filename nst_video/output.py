@@ -16,7 +16,7 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from nst_video.codecs import CONTAINERS, GIF, VideoCodec, find_codec
+from nst_video.codecs import CONTAINERS, GIF, VideoCodec, check_gif_speed, find_codec
 from nst_video.conversion import FromRgb
 from nst_video.errors import ResourceError, UsageError
 from nst_video.files import disk_errors, sync, temporary
@@ -28,7 +28,6 @@ from nst_video.streams import Companions, Cut
 log = logging.getLogger(__name__)
 
 COARSEST_CLOCK = 10_000  # units a second, at least, that mp4 and mov files count in
-SHORTEST_IN_GIF = Fraction(1, 50)  # seconds; players show shorter frames for a tenth of a second
 LONGEST_LAST = 10  # times the usual: a longer last frame is more likely a wrong duration in the header
 ASPECT_IN_STREAM = frozenset({"libx264", "libx265"})  # of the pixels; the muxers of mkv and webm are not told it here
 OWN_FILE = {"protocol_whitelist": "file"}
@@ -88,8 +87,10 @@ class VideoOutput:
             if self.shift is None:
                 self._begin(pts)
             if self.pending is not None:
-                self._check_gif_speed(pts - self.pending[1])
-                self._encode(*self.pending, duration=pts - self.pending[1])
+                duration = pts - self.pending[1]
+                if self.is_gif:
+                    check_gif_speed(self.path, duration * self.info.time_base)
+                self._encode(*self.pending, duration=duration)
             self.pending = (rgb, pts)
 
     def finish(self) -> None:
@@ -180,10 +181,6 @@ class VideoOutput:
             if packet.dts is not None:
                 self.companions.mux_until(packet.dts * self.info.time_base)
             self.container.mux_one(packet)
-
-    def _check_gif_speed(self, duration: int) -> None:
-        if self.is_gif and duration * self.info.time_base < SHORTEST_IN_GIF:
-            raise UsageError(f"{self.path}: a gif shows at most 50 frames/s; use --stride 2, or write .mp4")
 
     def _last_duration(self, pts: int) -> int:
         """To the end of the source where that is known and near, else as long as the frame before it, or one frame."""

@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from nst_video.codecs import check_gif_speed
 from nst_video.errors import InputError, UsageError
 from nst_video.layers import check_layers, smallest_side
 from nst_video.options import (
@@ -133,6 +135,8 @@ def make_plan(
             f"{os.fspath(output)} is one picture but there are {plan.frames} frames; "
             f"add --still TIME, or write a sequence such as frames/%05d.png"
         )
+    if kind == "gif" and plan.frames > 1:
+        check_gif_speed(output, min(later - pts for pts, later in pairwise(plan.pts)) * plan.time_base)
     return plan
 
 

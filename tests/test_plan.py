@@ -74,6 +74,13 @@ def test_a_video_keeps_its_own_times(clip, style):
         plan_of(clip, style, options=OutputOptions(rate=25))
 
 
+def test_what_a_gif_cannot_show_is_known_before_the_render(tmp_path, style):
+    fast = make_video(tmp_path / "in.mp4", pts=(0, 512, 700))
+    with pytest.raises(UsageError, match="a gif shows at most 50 frames/s"):
+        make_plan(fast, style, tmp_path / "out.gif")
+    assert make_plan(fast, style, tmp_path / "out.gif", options=OutputOptions(stride=2)).frames == 2
+
+
 def test_cuts_begin_shots(tmp_path, style):
     folder = frames_folder(tmp_path / "frames", [*scene(0, 8), *scene(1, 9), *scene(2, 7)])
     assert plan_of(folder, style).shots == ((0, 8), (8, 17), (17, 24))
