@@ -253,6 +253,7 @@ def _paint(words: Sequence[str]) -> int:
     effort, look, coherence, options, machine = split_options(given_options(args))
 
     # OpenCV and PyAV come with these: not before the options are known to be right, and never for --help.
+    from nst_video.pictures import picture_format
     from nst_video.plan import make_plan
     from nst_video.render import render_plan
     from nst_video.reports import check_reports, making_contact_sheet, plot_of, writing_trace
@@ -260,6 +261,8 @@ def _paint(words: Sequence[str]) -> int:
     styles = [parse_style(text) for text in (args.style, *args.styles)]
     trace, sheet = (Path(name) if name else None for name in (args.trace, args.contact_sheet))
     plots = [plot_of(trace)] if trace else []
+    if sheet:
+        picture_format(sheet)  # an unknown suffix is refused now, not after the render
     check_reports(
         [trace, sheet, *plots],
         [args.input, args.output, *(file for file, _ in styles)],

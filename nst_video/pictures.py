@@ -59,17 +59,22 @@ def picture_size(path: str | os.PathLike[str], *, max_pixels: int | None = None)
     return (height, width) if sideways else (width, height)
 
 
+def picture_format(path: str | os.PathLike[str]) -> str:
+    """Pillow's name of the format that the suffix of `path` chooses. Raises UsageError for an unknown one."""
+    suffix = Path(path).suffix
+    if suffix.lower() not in PICTURE_SUFFIXES:
+        raise UsageError(
+            f"{os.fspath(path)}: cannot write a picture with the suffix {suffix!r}; use {', '.join(PICTURE_SUFFIXES)}"
+        )
+    return PICTURE_SUFFIXES[suffix.lower()]
+
+
 def write_picture(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
     """Writes uint8 (H, W, 3) sRGB; the suffix chooses the format. The file appears complete or not at all.
 
     Raises UsageError for an unknown suffix, ResourceError when the folder cannot be written or the disk is full.
     """
-    target = Path(path)
-    kind = PICTURE_SUFFIXES.get(target.suffix.lower())
-    if kind is None:
-        raise UsageError(
-            f"{target}: cannot write a picture with the suffix {target.suffix!r}; use {', '.join(PICTURE_SUFFIXES)}"
-        )
+    target, kind = Path(path), picture_format(path)
     if not target.parent.is_dir():
         raise ResourceError(f"the folder {target.parent} does not exist; make it first or write elsewhere")
     part = temporary(target)

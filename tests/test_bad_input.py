@@ -63,6 +63,10 @@ def tiny(folder):
     make_video(folder / "bad.mp4", frames=3, size=(96, 8))
 
 
+def fast(folder):
+    make_video(folder / "bad.mp4", pts=range(0, 12800, 200))
+
+
 def wide(folder):
     Image.fromarray(np.zeros((2, 50_000, 3), np.uint8)).save(folder / "bad.png")
 
@@ -141,6 +145,10 @@ CASES = {
     "negative time": Case("in.mp4 style.png out.mp4 --start=-1", USAGE, "--start -1 is not allowed"),
     "report exists": Case("in.mp4 style.png out.mp4 --trace taken.mp4", USAGE, "taken.mp4 exists; give -y"),
     "report is the output": Case("in.mp4 style.png out.mp4 --trace out.mp4", USAGE, "out.mp4 is named twice"),
+    "contact sheet that is no picture": Case(
+        "in.mp4 style.png out.mp4 --contact-sheet sheet.pdf", USAGE, "sheet.pdf: cannot write a picture"
+    ),
+    "too fast for a gif": Case("bad.mp4 style.png out.gif", USAGE, "a gif shows at most 50 frames/s", fast),
     "report in a missing folder": Case("in.mp4 style.png out.mp4 --contact-sheet gone/s.png", RESOURCE, "gone"),
 }
 
