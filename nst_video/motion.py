@@ -81,6 +81,8 @@ def warp(image: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
 
     `mode` is grid_sample's: "bilinear" stays inside the range of the input, "bicubic" keeps detail over many frames.
     """
+    if mode == "bicubic" and image.device.type == "mps":  # torch has no bicubic look-up for Apple's GPUs
+        return warp(image.cpu(), flow.cpu(), mode).to(image.device)
     return F.grid_sample(image, sampling_grid(flow), mode=mode, padding_mode="border", align_corners=True)
 
 

@@ -253,7 +253,7 @@ def _compact_direction(memory: Curvature, with_gradient: Tensor) -> tuple[Tensor
     curvature = torch.diagonal(sy, dim1=1, dim2=2)
     newest = (real * torch.arange(1, m + 1, device=real.device)).argmax(1, keepdim=True)
     length = torch.diagonal(yy, dim1=1, dim2=2).gather(1, newest)
-    scale = (curvature.gather(1, newest) / length.clamp_min(1e-300))[:, :, None]
+    scale = (curvature.gather(1, newest) / length.clamp_min(torch.finfo(small).tiny))[:, :, None]
     upper = torch.triu(sy) + torch.diag_embed((~real).to(small))
     u = torch.linalg.solve_triangular(upper, sg, upper=True)
     inner = curvature[:, :, None] * u + scale * (yy @ u) - scale * yg
