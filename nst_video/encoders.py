@@ -347,6 +347,11 @@ def _unpack(
 ) -> dict[str, Tensor]:
     """The layout of scripts/pack_vgg19.py -> torchvision's names: kernel = table[codes], codes uint8, table (256,)."""
     state: dict[str, Tensor] = {}
+    known = {layer.replace("relu", "conv") for layer in ENCODER_LAYERS[name]}
+    for key in tensors:
+        # Another network of the same shapes up to here, such as VGG-19 for VGG-16, would load and be neither.
+        if key.partition(".")[0] not in known:
+            raise InputError(f"{owner} do not fit {name}: they have {key}, which it lacks")
     for layer, entry in ENCODER_LAYERS[name].items():
         kernel, bias, packed = f"{entry.module}.weight", f"{entry.module}.bias", layer.replace("relu", "conv")
         if kernel not in wanted:

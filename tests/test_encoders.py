@@ -325,6 +325,11 @@ def test_weights_that_do_not_fit_are_refused_with_the_first_tensor_that_does_not
     assert_refused(path, message)
 
 
+def test_the_packed_vgg19_is_not_taken_for_a_vgg16():
+    with pytest.raises(InputError, match=r"do not fit vgg16: they have conv3_4.*, which it lacks"):
+        load_encoder("vgg16", ["relu2_1"], weights=WEIGHTS)
+
+
 def truncated_pickle(path: Path) -> None:
     torch.save(random_vgg("vgg19", "relu2_1"), path)
     path.write_bytes(path.read_bytes()[:1000])
