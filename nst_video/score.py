@@ -95,16 +95,18 @@ def make_judge(
     total = sum(weight for _, weight in styles)
     grams: dict[str, list[Tensor]] = {layer: [] for layer in STYLE_LAYERS}
     for rgb, weight in styles:
-        features = encoder(_to_long_side(to_image(rgb[None], device=device), style_scale * long_side))
+        image = to_image(rgb[None], device=device)
+        features = encoder(_to_long_side(image, style_scale * long_side, encoder.smallest_side))
         for layer in STYLE_LAYERS:
             grams[layer].append(gram(features[layer]).mean * (weight / total))
     return Judge(encoder, {layer: torch.stack(parts).sum(0) for layer, parts in grams.items()})
 
 
-def _to_long_side(image: Tensor, long_side: float) -> Tensor:
+def _to_long_side(image: Tensor, long_side: float, smallest_side: int) -> Tensor:
+    """`image` with that long side, or larger where its short one would be too small for the encoder."""
     height, width = image.shape[-2:]
-    scale = long_side / max(height, width)
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    scale = max(long_side / max(height, width), smallest_side / min(height, width))
+    size = (round(height * scale), round(width * scale))
     return functional.interpolate(image, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0.0, 1.0)
 
 

@@ -134,6 +134,13 @@ def test_style_scale_sets_the_size_at_which_the_style_is_seen(encoder):
     assert measures.style_distance(judge.features(rgb), judge.targets) > 0.05
 
 
+def test_a_style_too_narrow_for_the_encoder_is_seen_larger(encoder):
+    narrow = texture(3, height=8, width=160)
+    judge = make_judge(encoder, [(narrow, 1.0)], long_side=WIDTH)
+    doubled = cv2.resize(narrow, (320, 16), interpolation=cv2.INTER_CUBIC)
+    assert measures.style_distance(judge.features(doubled), judge.targets) < 0.02
+
+
 def test_content_distance_by_hand():
     target = torch.ones(1, 4, 10, 10)
     features = target.clone()
