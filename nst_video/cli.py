@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _paint(words) if command is None else command(words[1:])
     except NstVideoError as error:
         return _complain(words, str(error), error.exit_code)
+    except MemoryError:  # outside the render, which says more about it
+        return _complain(words, "not enough memory; choose a smaller --size", ResourceError.exit_code)
     except OSError as error:  # of the files beside the output; the library turns all others into its own errors
         return _complain(words, f"{error.filename or 'a file'}: {error.strerror or error}", ResourceError.exit_code)
     except KeyboardInterrupt:

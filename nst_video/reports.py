@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -62,7 +63,8 @@ def writing_trace(path: Path) -> Iterator[Watcher]:
     def watch(progress: "Progress") -> None:
         # Opened for each line: a render is long, and what it has written so far can be read meanwhile.
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(progress.report) | {"trace": progress.trace}) + "\n")
+            trace = [loss if math.isfinite(loss) else None for loss in progress.trace]  # JSON has no NaN
+            file.write(json.dumps(asdict(progress.report) | {"trace": trace}, allow_nan=False) + "\n")
         curves[f"frame {progress.report.frame}"] = progress.trace
 
     yield watch

@@ -1,6 +1,7 @@
 """The command line: defaults are the dataclasses', what it prints goes where it should, it ends as documented."""
 
 import json
+import math
 import re
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from nst_video import __version__
 from nst_video.cli import given_options, main, make_parser, make_score_parser, parse_style
 from nst_video.options import OPTION_GROUPS, flag_name
 from nst_video.pictures import read_picture, write_picture
+from nst_video.render import FrameReport, Progress
+from nst_video.reports import writing_trace
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 FAST = ("--size", "64", "--first-iterations", "8", "--iterations", "2")
@@ -123,6 +126,24 @@ def test_trace_and_contact_sheet(files):
     assert read_picture(files / "t.png").size > 0
     height, width = read_picture(files / "s.png").shape[:2]
     assert (height, width) == (4 * (42 + 4) + 4, 4 * (64 + 4) + 4)  # 5 pairs in rows of 4
+
+
+def test_a_trace_stays_json_where_a_loss_was_not_finite(tmp_path):
+    rgb = picture(0)
+    report = FrameReport(0, 0, 0.0, 0, 3, 1, {"loss": 0.5}, None, 1.0)
+    with writing_trace(tmp_path / "t.jsonl") as watch:
+        watch(Progress(1, 1, 1.0, report, (1.0, math.inf, math.nan, 0.5), rgb, rgb))
+    assert '"trace": [1.0, null, null, 0.5]' in (tmp_path / "t.jsonl").read_text()
+    assert read_picture(tmp_path / "t.png").size > 0
+
+
+def test_lack_of_memory_is_one_line(files, capsys, monkeypatch):
+    def fail(*args, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("nst_video.plan.make_plan", fail)
+    assert main(["in.mp4", "style.png", "out.mp4"]) == 4
+    assert capsys.readouterr().err.startswith("nst-video: error: not enough memory; choose a smaller --size")
 
 
 def test_a_trace_without_matplotlib_is_refused_before_the_render(files, capsys, monkeypatch):
