@@ -67,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # of the files beside the output; the library turns all others into its own errors
         return _complain(words, f"{error.filename or 'a file'}: {error.strerror or error}", ResourceError.exit_code)
     except KeyboardInterrupt:
-        return _complain(words, "interrupted; nothing was written", 128 + signal.SIGINT)
+        return _complain(words, "interrupted; no output was written", 128 + signal.SIGINT)
     except Terminated:
-        return _complain(words, "terminated; nothing was written", 128 + signal.SIGTERM)
+        return _complain(words, "terminated; no output was written", 128 + signal.SIGTERM)
 
 
 def _complain(words: Sequence[str], message: str, code: int) -> int:

@@ -32,11 +32,11 @@ def paint_revealed(image: Tensor, hole: Tensor, content: Tensor, painted: Tensor
 
 def _paint_lane(image: Tensor, hole: Tensor, content: Tensor, painted: Tensor) -> Tensor:
     factor = max(1, round(max(image.shape[-2:]) / _MATCHING_SIDE))
-    wanted = (_windows(hole, factor).amax(1) > _HOLE).nonzero().flatten()
+    wanted = (_windows(hole, factor).amax((2, 3, 4)) > _HOLE).flatten().nonzero().flatten()
     if len(wanted) == 0:
         return image[0]
     matches = _best_matches(_small(image, factor), _small(content, factor), wanted)
-    change = _windows(painted - content, factor)[matches]
+    change = _chosen(_windows(painted - content, factor), matches)
     weight = _taper(_WINDOW * factor, image)
     total = _overlap(change.view(len(wanted), 3, -1) * weight, wanted, image, factor)
     share = _overlap(weight.expand(len(wanted), 1, -1), wanted, image, factor)
@@ -55,17 +55,24 @@ def _margins(size: Sequence[int], factor: int) -> tuple[int, int, int, int]:
 
 
 def _windows(image: Tensor, factor: int) -> Tensor:
-    """(1, C, H, W) -> (K, C * side * side): all windows of a regular grid, row by row; the same K at every factor."""
-    padded = F.pad(image, _margins(image.shape[-2:], factor), mode="replicate")
-    return F.unfold(padded, _WINDOW * factor, stride=_STRIDE * factor)[0].T
+    """(1, C, H, W) -> (rows, columns, C, side, side): a view of the windows of a grid, as many at every factor."""
+    padded = F.pad(image, _margins(image.shape[-2:], factor), mode="replicate")[0]
+    side, stride = _WINDOW * factor, _STRIDE * factor
+    return padded.unfold(1, side, stride).unfold(2, side, stride).permute(1, 2, 0, 3, 4)
+
+
+def _chosen(windows: Tensor, numbers: Tensor) -> Tensor:
+    """The windows of those numbers, counted row by row: (n, C * side * side). Only they are copied."""
+    columns = windows.shape[1]
+    return windows[numbers // columns, numbers % columns].flatten(1)
 
 
 def _best_matches(image: Tensor, content: Tensor, wanted: Tensor) -> Tensor:
     """Number of the window of `content` most like each wanted window of `image`."""
-    ours, theirs = _windows(image, 1)[wanted], _windows(content, 1)
+    candidates = _windows(content, 1)
+    columns = candidates.shape[1]
+    ours, theirs = _chosen(_windows(image, 1), wanted), candidates.flatten(0, 1).flatten(1)
     difference = torch.cdist(ours, theirs).square() / ours.shape[1]
-    left, right, _, _ = _margins(image.shape[-2:], 1)
-    columns = (image.shape[3] + left + right - _WINDOW) // _STRIDE + 1
     index = torch.arange(len(theirs), device=image.device)
     place = torch.stack([index // columns, index % columns], dim=1).float() * (_STRIDE / max(image.shape[-2:]))
     distance = torch.cdist(place[wanted], place).square()

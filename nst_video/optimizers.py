@@ -1,8 +1,7 @@
 """Minimising a loss over the pixels of several independent images (lanes) at once, without waiting for the host.
 
 Every decision (accept a step, store a curvature pair, give up a lane's history) is a mask on the device, so an
-iteration has no `.item()`, no branch on data and a fixed set of buffers. One iteration is one evaluation of the loss
-and its gradient.
+iteration has no `.item()` and no branch on data. One iteration is one evaluation of the loss and its gradient.
 """
 
 import math

@@ -83,7 +83,7 @@ class EffortOptions:
         unset=_BY_QUALITY,
     )
     iterations: int | None = option(
-        None, _COUNT, "evaluations of the loss for each later frame, at most", metavar="N", unset=_BY_QUALITY
+        None, _COUNT, "evaluations of the loss for each later frame", metavar="N", unset=_BY_QUALITY
     )
     init: str = option("content", Choice(("content", "noise", "style")), "what the first frame of a shot starts from")
     seed: int = option(0, Number(0, 2**63 - 1, whole=True), "seed of everything random", metavar="N")
@@ -130,6 +130,10 @@ class LookOptions:
 
     def __post_init__(self) -> None:
         check(self)
+        for name in ("content_layers", "style_layers"):
+            layers = getattr(self, name)
+            if len(set(layers)) < len(layers):
+                raise UsageError(f"{flag_name(name)} {','.join(layers)} names a layer twice; allowed each one once")
         given = self.style_layer_weights
         if given is not None and len(given) != len(self.style_layers):
             raise UsageError(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INSTALL = 'pip install "nst-video[plots]"'
+INSTALL = "pip install matplotlib"
 MOST_NAMED = 10  # more curves than this are told apart by a colour scale, not by a legend
 
 Row = Mapping[str, float | None]

@@ -60,13 +60,16 @@ class FrameReport:
 
 @dataclass(frozen=True)
 class Progress:
-    """One frame is done, `done` of `frames`: pictures uint8 (H, W, 3), `trace` the loss after each evaluation."""
+    """One frame is done, `done` of `frames`: pictures uint8 (H, W, 3), `trace` the loss
+    after each evaluation, `terms` the same for each of its weighted terms.
+    """
 
     done: int
     frames: int
     elapsed: float
     report: FrameReport
     trace: tuple[float, ...]
+    terms: dict[str, tuple[float, ...]]
     before: np.ndarray
     after: np.ndarray
 
@@ -144,6 +147,7 @@ def render_plan(
     import torch
 
     torch.set_num_threads(plan.machine.threads or torch.get_num_threads())
+    torch.backends.cudnn.deterministic = True  # the same seed gives the same frames; the default may pick by timing
     rows: list[FrameReport] = []
     with _memory_errors(plan):
         stylizer = stylizer or make_stylizer(plan)
@@ -180,6 +184,7 @@ class _Painted:
 
     report: FrameReport
     trace: tuple[float, ...]
+    terms: dict[str, tuple[float, ...]]
     before: np.ndarray
     after: np.ndarray
 
@@ -224,7 +229,8 @@ def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving]) -> It
         done = time.perf_counter()
         yield _Painted(
             report=_report(frame, now, state.report, e_warp, done - begun),
-            trace=tuple(state.report.trace) if state.report else (),
+            trace=state.report.trace if state.report else (),
+            terms=state.report.terms if state.report else {},
             before=frame.rgb,
             after=to_rgb(painted)[0],
         )

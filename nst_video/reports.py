@@ -56,19 +56,29 @@ def check_reports(
 
 @contextmanager
 def writing_trace(path: Path) -> Iterator[Watcher]:
-    """Write a JSON line for every frame as it is done, its report and the loss after each evaluation; then the plot."""
+    """Write a JSON line for every frame as it is done, its report and the loss and its terms after each evaluation;
+    then the plot.
+    """
     curves: dict[str, tuple[float, ...]] = {}
     path.write_text("", encoding="utf-8")
 
     def watch(progress: "Progress") -> None:
         # Opened for each line: a render is long, and what it has written so far can be read meanwhile.
         with open(path, "a", encoding="utf-8") as file:
-            trace = [loss if math.isfinite(loss) else None for loss in progress.trace]  # JSON has no NaN
-            file.write(json.dumps(asdict(progress.report) | {"trace": trace}, allow_nan=False) + "\n")
+            traces = {
+                "trace": _finite(progress.trace),
+                "terms": {name: _finite(values) for name, values in progress.terms.items()},
+            }
+            file.write(json.dumps(asdict(progress.report) | traces, allow_nan=False) + "\n")
         curves[f"frame {progress.report.frame}"] = progress.trace
 
     yield watch
     plot_trace(curves, plot_of(path))
+
+
+def _finite(values: Iterable[float]) -> list[float | None]:
+    """JSON has no NaN."""
+    return [value if math.isfinite(value) else None for value in values]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ state go in and out.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -58,6 +58,7 @@ class StepReport:
     rejected: int
     losses: dict[str, float]
     trace: tuple[float, ...]
+    terms: dict[str, tuple[float, ...]] = field(default_factory=dict)  # like trace, for each weighted term
 
 
 @dataclass(frozen=True)
@@ -258,11 +259,12 @@ def _terms(found: Minimum) -> str:
 def _report(found: Sequence[Minimum]) -> StepReport:
     """One report of all scales; the only place where a step reads numbers back from the device."""
     accepted = torch.cat([minimum.accepted for minimum in found])
-    trace = torch.cat([minimum.record["loss"].mean(1) for minimum in found]).tolist()
     last = found[-1].record
+    traces = {name: tuple(torch.cat([minimum.record[name].mean(1) for minimum in found]).tolist()) for name in last}
+    trace = traces.pop("loss")
     best = last["loss"].nan_to_num(math.inf).argmin(0, keepdim=True)
-    terms = {name: float(values.gather(0, best).mean()) for name, values in last.items()}
-    return StepReport(len(trace), int((~accepted).any(1).sum()), terms, tuple(trace))
+    ends = {name: float(values.gather(0, best).mean()) for name, values in last.items()}
+    return StepReport(len(trace), int((~accepted).any(1).sum()), ends, trace, traces)
 
 
 def scales(size: tuple[int, int], smallest_side: int = 1) -> list[tuple[int, int]]:

@@ -123,6 +123,9 @@ def test_trace_and_contact_sheet(files):
     rows = [json.loads(line) for line in (files / "t.jsonl").read_text().splitlines()]
     assert [row["frame"] for row in rows] == [0, 1, 2, 3, 4]
     assert [len(row["trace"]) for row in rows] == [row["evaluations"] for row in rows]
+    assert [sum(row["terms"][name][-1] for name in row["terms"]) for row in rows] == pytest.approx(
+        [row["trace"][-1] for row in rows]
+    )
     assert read_picture(files / "t.png").size > 0
     height, width = read_picture(files / "s.png").shape[:2]
     assert (height, width) == (4 * (42 + 4) + 4, 4 * (64 + 4) + 4)  # 5 pairs in rows of 4
@@ -132,8 +135,10 @@ def test_a_trace_stays_json_where_a_loss_was_not_finite(tmp_path):
     rgb = picture(0)
     report = FrameReport(0, 0, 0.0, 0, 3, 1, {"loss": 0.5}, None, 1.0)
     with writing_trace(tmp_path / "t.jsonl") as watch:
-        watch(Progress(1, 1, 1.0, report, (1.0, math.inf, math.nan, 0.5), rgb, rgb))
-    assert '"trace": [1.0, null, null, 0.5]' in (tmp_path / "t.jsonl").read_text()
+        watch(Progress(1, 1, 1.0, report, (1.0, math.inf, math.nan, 0.5), {"tv": (math.nan, 0.1)}, rgb, rgb))
+    row = json.loads((tmp_path / "t.jsonl").read_text())
+    assert row["trace"] == [1.0, None, None, 0.5]
+    assert row["terms"] == {"tv": [None, 0.1]}
     assert read_picture(tmp_path / "t.png").size > 0
 
 
@@ -149,7 +154,7 @@ def test_lack_of_memory_is_one_line(files, capsys, monkeypatch):
 def test_a_trace_without_matplotlib_is_refused_before_the_render(files, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["in.mp4", "style.png", "out.mp4", "--trace", "t.jsonl", *FAST]) == 4
-    assert 'not installed: pip install "nst-video[plots]"' in capsys.readouterr().err
+    assert "not installed: pip install matplotlib" in capsys.readouterr().err
     assert not (files / "out.mp4").exists()
 
 

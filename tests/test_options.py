@@ -113,3 +113,8 @@ def test_no_name_is_in_two_groups():
 def test_every_field_says_what_it_is():
     described = [item.metadata for group in OPTION_GROUPS.values() for item in fields(group)]
     assert all(metadata["help"] and metadata["kind"].allowed() for metadata in described)
+
+
+def test_a_layer_named_twice_is_refused():
+    with pytest.raises(UsageError, match="names a layer twice"):
+        LookOptions(style_layers=("relu1_1", "relu1_1"))
