@@ -180,15 +180,18 @@ class Stylizer:
         )
 
     def weights(self, controls: Controls = Controls()) -> Weights:
-        """The weights of a frame: controls before options before the loss's own. Style and smoothing grow with the
-        square of the strength.
+        """The weights of a frame: controls before options before the loss's own.
+
+        Style over content grows with the fourth power of the strength: with the square, half of it looked like all of
+        it. Below 1 style and smoothing shrink, above 1 content does, so that the past holds as well as ever.
         """
         default, look = losses.NORMALISERS[self.look.loss], self.look
-        power = _chosen(controls.strength, look.strength) ** 2
+        power = _chosen(controls.strength, look.strength) ** 4
+        more, less = max(power, 1.0), min(power, 1.0)
         return Weights(
-            content=_chosen(controls.content_weight, look.content_weight, default.content_weight),
-            style=power * _chosen(controls.style_weight, look.style_weight, default.style_weight),
-            tv=power * _chosen(controls.tv_weight, look.tv_weight, default.tv_weight),
+            content=_chosen(controls.content_weight, look.content_weight, default.content_weight) / more,
+            style=less * _chosen(controls.style_weight, look.style_weight, default.style_weight),
+            tv=less * _chosen(controls.tv_weight, look.tv_weight, default.tv_weight),
             temporal=_chosen(controls.temporal_weight, self.coherence.temporal_weight, default.temporal_weight),
         )
 

@@ -164,7 +164,9 @@ def test_weights_come_from_controls_before_options_before_the_loss():
     weights = stylizer.weights(Controls(content_weight=0.5))
     assert (weights.content, weights.style, weights.tv, weights.temporal) == (0.5, 3.0, default.tv_weight, 7.0)
     doubled = stylizer.weights(Controls(strength=2.0))
-    assert (doubled.content, doubled.style, doubled.tv) == (default.content_weight, 12.0, 4 * default.tv_weight)
+    assert (doubled.content, doubled.style, doubled.tv) == (default.content_weight / 16, 3.0, default.tv_weight)
+    halved = stylizer.weights(Controls(strength=0.5))
+    assert (halved.content, halved.style, halved.tv) == (default.content_weight, 3.0 / 16, default.tv_weight / 16)
     assert make(look=replace(LOOK, loss="paper")).weights().content == losses.NORMALISERS["paper"].content_weight
 
 
