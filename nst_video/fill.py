@@ -11,9 +11,8 @@ from torch import Tensor
 _MATCHING_SIDE = 256  # long side in pixels at which windows are compared: finer detail says nothing about the brush
 _WINDOW = 16  # side of a window at that size: a stroke or two
 _STRIDE = 4
-_NEARNESS = (
-    0.02  # cost of a match a whole picture's length away, in mean squared difference: between equals the nearer wins
-)
+# Cost of a match a whole picture's length away, in mean squared difference: between equals the nearer wins.
+_NEARNESS = 0.02
 _HOLE = 0.3  # a window with a pixel less held than this is painted anew
 
 

@@ -5,6 +5,7 @@ iteration has no `.item()` and no branch on data. One iteration is one evaluatio
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -128,7 +129,7 @@ def _value_and_gradient(objective: Objective, image: Tensor) -> tuple[Tensor, Te
     return loss.detach(), gradient.flatten(1), {name: part.detach() for name, part in parts.items()}
 
 
-class _Solver:
+class _Solver(ABC):
     """What both optimisers share: the current image, its loss and gradient, and the record."""
 
     def __init__(
@@ -153,8 +154,9 @@ class _Solver:
     def _curvature(self) -> Curvature | None:
         return None
 
+    @abstractmethod
     def iterate(self) -> None:
-        raise NotImplementedError
+        """One evaluation of the loss."""
 
 
 class LBFGS(_Solver):
@@ -175,6 +177,7 @@ class LBFGS(_Solver):
         self.memory = curvature.clone() if curvature else Curvature.empty(lanes, pixels, history, image.device)
         self.lanes = torch.arange(lanes, device=image.device)
         self.length = torch.ones_like(self.loss)
+        self.slot = self.memory.head.clone()  # of each lane, where the newest pair may have gone
         self._aim()
 
     def _curvature(self) -> Curvature:
@@ -211,8 +214,7 @@ class LBFGS(_Solver):
 
     def _aim(self) -> None:
         """The next direction, from one pass over the pairs for the products and one to combine them."""
-        memory, m = self.memory, self.memory.history
-        slot = getattr(self, "slot", memory.head)
+        memory, m, slot = self.memory, self.memory.history, self.slot
         probes = torch.stack([memory.pairs[self.lanes, slot], memory.pairs[self.lanes, slot + m], self.gradient], dim=2)
         products = memory.pairs @ probes
         (with_s, with_y, with_g) = products.unbind(2)
