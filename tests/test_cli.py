@@ -245,7 +245,10 @@ def test_debug_shows_where_an_error_came_from(files, capsys):
 def test_stopped_half_way_nothing_is_left(files, number, code):
     before = set(files.iterdir())
     words = ["in.mp4", "style.png", "out.mp4", "--size", "64", "--first-iterations", "2", "--iterations", "100000"]
-    with subprocess.Popen([sys.executable, "-m", "nst_video", *words], stderr=subprocess.PIPE, text=True) as process:
+    # A test run in the background of a shell inherits an ignored SIGINT, which Python would leave ignored.
+    heed = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command = [sys.executable, "-c", heed + "runpy.run_module('nst_video', run_name='__main__')", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert "frame 1 of 5" in process.stderr.readline()
         process.send_signal(number)
