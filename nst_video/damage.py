@@ -22,6 +22,9 @@ LARGEST_HEADER = 512  # bytes between two packets that need no explanation
 PROMISING = frozenset({"matroska,webm", "avi"})
 DURATION_TOLERANCE = Fraction(1, 4)  # seconds; muxers count the last packet and the codec's delay differently
 NEAR = 20  # frames between a hole in the file and the gap in time it explains: reordering
+# Frames that a gap can have lost; with more, the times are wrong rather than the pictures gone. A file of a few bytes
+# can claim a gap of years at a million frames a second.
+LARGEST_GAP = 100_000
 
 
 @dataclass(frozen=True, order=True)
@@ -110,9 +113,8 @@ class Losses:
         reach = NEAR * self.step
         if not any(self.last_pts - reach < suspect < pts + reach for suspect in self.suspects):
             return []
-        return [
-            round(self.last_pts + number * self.step) for number in range(1, round((pts - self.last_pts) / self.step))
-        ]
+        lost = min(round((pts - self.last_pts) / self.step) - 1, LARGEST_GAP)
+        return [round(self.last_pts + number * self.step) for number in range(1, lost + 1)]
 
 
 def _without_leading(lost: list[_Expected], first: _Expected | None) -> list[_Expected]:

@@ -1,7 +1,7 @@
 """Decoding with nothing lost: exact seek, deinterlacing, and every missing or damaged frame refused or made good."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -40,18 +40,22 @@ class Span:
         return (self.first is None or pts >= self.first) and (self.last is None or pts < self.last)
 
 
-def decoded(info: VideoInfo, span: Span, on_error: str) -> Iterator[TimedFrame]:
+def decoded(
+    info: VideoInfo, span: Span, on_error: str, on_step: Callable[[], None] = lambda: None
+) -> Iterator[TimedFrame]:
     """The frames of `span` in showing order with their pts; with on_error "hold" a lost one is the last good one again.
+    `on_step` is called for every packet that is read: a sign of life while nothing comes out.
 
     Raises InputError when a frame of the span is lost or damaged and on_error is "fail".
     """
     from_beginning = span.first is None or span.first <= info.start_pts
     for margin in (None,) if from_beginning else (*SEEK_MARGINS, None):
-        with open_input(info.path) as container:
+        with open_input(info.path, info.max_pixels) as container:
             stream = main_stream(container, info.path)
             if margin is not None and not _seek(container, stream, info, span, margin):
                 continue
-            frames = _Decoder(info, container, stream, span, on_error, after_seek=margin is not None).frames()
+            after_seek = margin is not None
+            frames = _Decoder(info, container, stream, span, on_error, on_step, after_seek=after_seek).frames()
             first = next(frames, None)
             # A frame before the start proves that nothing after it is lost, and is what deinterlacing needs.
             if margin is not None and (first is None or first[1] >= (span.first or 0)):
@@ -94,10 +98,12 @@ class _Decoder:
         stream: VideoStream,
         span: Span,
         on_error: str,
+        on_step: Callable[[], None],
         *,
         after_seek: bool,
     ) -> None:
         self.info, self.container, self.stream, self.span = info, container, stream, span
+        self.on_step = on_step
         self.hold = on_error == "hold"
         # With frame threads an error takes good frames down with it; to hold on to them, decode one at a time.
         stream.thread_type = "SLICE" if self.hold else "AUTO"
@@ -140,6 +146,8 @@ class _Decoder:
         for packet in self._packets():
             try:
                 frames = packet.decode()
+            except av.error.MemoryError:
+                raise  # no fault of the file's that holding a frame could make good
             except av.error.FFmpegError:  # most say invalid data, some that an operation is not permitted
                 self.losses.failed(packet.pts)
                 continue
@@ -155,6 +163,7 @@ class _Decoder:
         streams = () if self.losses.sees_all_streams else (self.stream,)
         try:
             for packet in self.container.demux(*streams):
+                self.on_step()
                 if packet.size:
                     self.losses.packet(packet)
                 if packet.stream.index == self.stream.index:

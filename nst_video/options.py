@@ -189,9 +189,19 @@ class OutputOptions:
     max_pixels: int = option(
         2**26, Number(1024, 2**32, whole=True), "refuse larger pictures and frames", metavar="PIXELS"
     )
+    max_duration: Fraction = option(
+        Fraction(86400), Time(), "refuse an input of which a longer part would be rendered", metavar="TIME"
+    )
 
     def __post_init__(self) -> None:
-        for name, kind in (("start", Time()), ("end", Time()), ("still", Time()), ("rate", Rate())):
+        kinds: dict[str, Time | Rate] = {
+            "start": Time(),
+            "end": Time(),
+            "still": Time(),
+            "max_duration": Time(),
+            "rate": Rate(),
+        }
+        for name, kind in kinds.items():
             object.__setattr__(self, name, _exact(name, kind, getattr(self, name)))
         check(self)
         if self.start is not None and self.end is not None and self.start >= self.end:

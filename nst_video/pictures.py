@@ -38,8 +38,7 @@ def read_picture(path: str | os.PathLike[str], *, max_pixels: int | None = None)
 
     Raises InputError when the file is missing, not a picture, damaged, or over `max_pixels` (default 67 million).
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, about tags it cannot read and sizes that are refused here anyway
+    with _quiet():
         return decode_picture(os.fspath(path), max_pixels)
 
 
@@ -52,8 +51,7 @@ def decode_picture(path: str, max_pixels: int | None = None) -> np.ndarray:
 
 def picture_size(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> tuple[int, int]:
     """(width, height) in pixels of the upright picture, from its header alone. Raises as read_picture."""
-    with warnings.catch_warnings(), _opened(os.fspath(path), max_pixels or DEFAULT_MAX_PIXELS) as image:
-        warnings.simplefilter("ignore")
+    with _quiet(), _opened(os.fspath(path), max_pixels or DEFAULT_MAX_PIXELS) as image:
         width, height = image.size
         sideways = image.getexif().get(0x0112, 1) >= 5
     return (height, width) if sideways else (width, height)
@@ -128,9 +126,20 @@ def _resized(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings about tags it cannot read; that of a decompression bomb becomes an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+@contextmanager
 def _opened(name: str, max_pixels: int) -> Iterator[Image.Image]:
     if not os.path.exists(name):
         raise InputError(f"{name} does not exist")
+    if not os.path.isfile(name):
+        raise InputError(f"{name} is not a file; a picture ({READABLE}) is needed")
     limit = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)  # Pillow has one of its own, against zip bombs
     try:
         with Image.open(name, formats=FORMATS) as image:
@@ -140,8 +149,8 @@ def _opened(name: str, max_pixels: int) -> Iterator[Image.Image]:
             yield image
     except UnidentifiedImageError as error:
         raise InputError(f"{name} is not a picture that can be read; use {READABLE}") from error
-    except Image.DecompressionBombError as error:
-        raise _too_large(name, f"more than {2 * limit} pixels", limit) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(name, f"more than {limit} pixels", limit) from error
     except PermissionError as error:
         raise InputError(f"{name} cannot be read: permission denied") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -157,12 +166,19 @@ def _too_large(name: str, size: str, max_pixels: int) -> InputError:
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Pillow clips 16-bit and float grey when it converts; scale them instead."""
     if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image, dtype=np.float64)
-        return Image.fromarray(np.clip(np.rint(values / 257), 0, 255).astype(np.uint8))
+        return _scaled_grey(np.asarray(image), 1 / 257)
     if image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        return Image.fromarray(np.clip(np.rint(values * (255 if values.max() <= 1 else 1)), 0, 255).astype(np.uint8))
+        values = np.asarray(image)
+        return _scaled_grey(values, 255 if values.max() <= 1 else 1)
     return image
+
+
+def _scaled_grey(values: np.ndarray, scale: float) -> Image.Image:
+    """Row by row: the float64 in between of a whole large picture would take gigabytes. Not-a-number becomes black."""
+    grey = np.empty(values.shape, np.uint8)
+    for row, source in zip(grey, values, strict=True):
+        row[:] = np.clip(np.rint(np.nan_to_num(source.astype(np.float64), nan=0.0) * scale), 0, 255)
+    return Image.fromarray(grey)
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

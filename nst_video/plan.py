@@ -14,6 +14,7 @@ import numpy as np
 
 from nst_video.codecs import check_gif_speed
 from nst_video.errors import InputError, UsageError
+from nst_video.guarded import look as look_at
 from nst_video.layers import check_layers, smallest_side
 from nst_video.options import (
     OPTION_GROUPS,
@@ -24,16 +25,15 @@ from nst_video.options import (
     OutputOptions,
     resolve_effort,
 )
-from nst_video.pictures import read_picture
-from nst_video.shots import CutFinder
-from nst_video.video import VideoInfo, VideoReader, check_output, probe, scaled_size
+from nst_video.plain import plain, tuples
+from nst_video.survey import Request, open_input, probe_input
+from nst_video.video import VideoInfo, check_output, scaled_size
+
+__all__ = ["Plan", "Style", "StyleLike", "make_plan", "open_input", "probe_input", "settle"]
 
 StyleLike = str | os.PathLike[str] | tuple[str | os.PathLike[str], float]
 
 _VERSION = 1
-_SURVEY_SIDE = (
-    192  # long side in pixels of the pass that looks for cuts: enough to tell pictures apart, quick to decode
-)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON types; fractions are written as "n/d"."""
-        return {"version": _VERSION, **_plain(asdict(self))}
+        return {"version": _VERSION, **plain(asdict(self))}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Plan":
@@ -81,26 +81,10 @@ class Plan:
         if data.get("version") != _VERSION:
             raise InputError(f"a plan of version {data.get('version')} cannot be used; this program writes {_VERSION}")
         groups = dict(zip(("effort", "look", "coherence", "options", "machine"), OPTION_GROUPS.values(), strict=True))
-        made = {name: group(**_tuples(data[name])) for name, group in groups.items()}
-        rest = {item.name: _tuples(data[item.name]) for item in fields(cls) if item.name not in made}
+        made = {name: group(**tuples(data[name])) for name, group in groups.items()}
+        rest = {item.name: tuples(data[item.name]) for item in fields(cls) if item.name not in made}
         styles = tuple(Style(**style) for style in data["styles"])
         return cls(**rest | made | {"styles": styles, "time_base": Fraction(data["time_base"])})
-
-
-def _plain(value: Any) -> Any:
-    """Tuples to lists and Fractions to text, all the way down."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Fraction) else value
-
-
-def _tuples(value: Any) -> Any:
-    """Lists to tuples, all the way down."""
-    if isinstance(value, dict):
-        return {name: _tuples(item) for name, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def make_plan(
@@ -161,11 +145,10 @@ def settle(
     shares = _shares(styles)
     if machine.weights is not None and not os.path.isfile(machine.weights):
         raise InputError(f"--weights {machine.weights} is not a file; it takes the weights of {encoder}")
-    info = probe_input(input, options)
-    size = size or _size(info, effort, smallest_side(encoder, layers))
-    for share in shares:
-        read_picture(share.path, max_pixels=options.max_pixels)
-    time_base, pts, shots = _survey(info, coherence, options)
+    files = Request(os.fspath(input), tuple(share.path for share in shares), options, coherence.cut_threshold)
+    with look_at(files) as at:
+        size = size or _size(at.info, effort, smallest_side(encoder, layers))
+        found = at.finish()
     return Plan(
         input=os.fspath(input),
         output=os.fspath(output),
@@ -176,10 +159,10 @@ def settle(
         options=options,
         machine=_settle_machine(machine),
         size=size,
-        time_base=time_base,
-        pts=pts,
-        shots=shots,
-        seeds=tuple(_seed(effort.seed, first) for first, _ in shots),
+        time_base=found.time_base,
+        pts=found.pts,
+        shots=found.shots,
+        seeds=tuple(_seed(effort.seed, first) for first, _ in found.shots),
     )
 
 
@@ -230,48 +213,6 @@ def _size(info: VideoInfo, effort: EffortOptions, smallest: int) -> tuple[int, i
             f"choose a larger --size or shallower layers"
         )
     return size
-
-
-def _survey(
-    info: VideoInfo, coherence: CoherenceOptions, options: OutputOptions
-) -> tuple[Fraction, tuple[int, ...], tuple[tuple[int, int], ...]]:
-    """Decode the part to render once, small: time base, exact pts, shots. Holds one batch of small frames at a time."""
-    finder = CutFinder(coherence.cut_threshold)
-    pts: list[int] = []
-    time_base = info.time_base
-    size = scaled_size(info, _SURVEY_SIDE)
-    with open_input(info.path, options, size=size) as reader:
-        for batch in reader:
-            count = 1 if options.still is not None else len(batch.pts)
-            pts.extend(batch.pts[:count])
-            time_base = batch.time_base
-            for rgb in batch.rgb[:count]:
-                finder.step(rgb)
-            if options.still is not None:
-                break
-    return time_base, tuple(pts), finder.shots()
-
-
-def probe_input(path: str | os.PathLike[str], options: OutputOptions) -> VideoInfo:
-    """What the input is; UsageError for a --rate where the input has times of its own."""
-    info = probe(path, max_pixels=options.max_pixels, rate=options.rate)
-    if options.rate is not None and info.kind != "sequence":
-        raise UsageError(f"--rate is for sequences of pictures; {info.path} is a {info.kind}")
-    return info
-
-
-def open_input(path: str | os.PathLike[str], options: OutputOptions, *, size: tuple[int, int]) -> VideoReader:
-    """The reader of the part that is rendered, as (width, height) pictures."""
-    return VideoReader(
-        path,
-        size=size,
-        start=options.start if options.still is None else options.still,
-        end=options.end,
-        stride=options.stride,
-        on_error=options.on_error,
-        max_pixels=options.max_pixels,
-        rate=options.rate,
-    )
 
 
 def _layer_weights(look: LookOptions) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from nst_video.color_tags import HDR_TRANSFERS, SRGB, UNSPECIFIED, ColorTags, resolve_tags
 from nst_video.errors import InputError
 from nst_video.pictures import DEFAULT_MAX_PIXELS
+from nst_video.plain import plain, tuples
 from nst_video.sequences import Sequence, find_sequence
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,31 @@ class VideoInfo:
     streams: tuple[StreamInfo, ...] = ()
     chapters: tuple[Chapter, ...] = ()
     files: tuple[str, ...] = field(default=(), repr=False)  # of a sequence, in order
+    max_pixels: int = DEFAULT_MAX_PIXELS  # the limit it was found under, which holds for every later reading too
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types; fractions are written as "n/d"."""
+        data: dict[str, Any] = plain(asdict(self))
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "VideoInfo":
+        """What `to_json` wrote."""
+        exact = {name: Fraction(data[name]) for name in _FRACTIONS if data[name] is not None}
+        return cls(
+            **tuples(data)
+            | exact
+            | {
+                "color": ColorTags(**data["color"]),
+                "streams": tuple(StreamInfo(**stream) for stream in data["streams"]),
+                "chapters": tuple(
+                    Chapter(Fraction(one["start"]), Fraction(one["end"]), one["title"]) for one in data["chapters"]
+                ),
+            }
+        )
+
+
+_FRACTIONS = ("time_base", "average_rate", "sample_aspect_ratio", "duration", "duration_of_file")
 
 
 def probe(path: str | os.PathLike[str], *, max_pixels: int | None = None, rate: Fraction | None = None) -> VideoInfo:
@@ -96,17 +122,18 @@ def probe(path: str | os.PathLike[str], *, max_pixels: int | None = None, rate: 
     Raises InputError when the file is missing, holds no video that can be read, is HDR, has no frames, or is too large.
     """
     name = os.fspath(path)
-    sequence = find_sequence(name, max_pixels)
+    limit = max_pixels or DEFAULT_MAX_PIXELS
+    sequence = find_sequence(name, limit)
     if sequence is not None:
-        return _describe_sequence(name, sequence, rate or DEFAULT_RATE)
-    with open_input(name) as container:
-        return _describe(name, container, max_pixels or DEFAULT_MAX_PIXELS)
+        return _describe_sequence(name, sequence, rate or DEFAULT_RATE, limit)
+    with open_input(name, limit) as container:
+        return _describe(name, container, limit)
 
 
 @contextmanager
-def open_input(path: str) -> Iterator[InputContainer]:
+def open_input(path: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[InputContainer]:
     """The file opened for demuxing: plain files of the allowed formats only, so a playlist cannot make it open other
-    files or addresses.
+    files or addresses; and no decoder of it makes frames of more than twice `max_pixels`.
     """
     if not os.path.exists(path):
         raise InputError(f"{path} does not exist")
@@ -114,11 +141,16 @@ def open_input(path: str) -> Iterator[InputContainer]:
         raise InputError(
             f"{path} is a folder without pictures; give a video ({READABLE}), a picture or a folder of pictures"
         )
+    if not os.path.isfile(path):
+        raise InputError(f"{path} is not a file; pipes and devices cannot be read twice, so save it as a file first")
+    # FFmpeg's own check, as opening decodes before the size can be asked for; it counts whole blocks, so it is coarse.
+    limit = {"max_pixels": str(2 * max_pixels)}
     try:
         container = av.open(
             "file:" + os.path.abspath(path),
             mode="r",
             container_options={"protocol_whitelist": "file", "format_whitelist": VIDEO_FORMATS},
+            options=limit,
             **_READING_NOTES,
         )
     except PermissionError as error:
@@ -128,6 +160,9 @@ def open_input(path: str) -> Iterator[InputContainer]:
             f"{path} is not a video that can be read ({READABLE}), or is damaged from its start"
         ) from error
     with container:
+        for stream in container.streams.video:
+            if stream.codec_context is not None:
+                stream.codec_context.options = limit
         yield container
 
 
@@ -204,10 +239,11 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
             if other.index != stream.index
         ),
         chapters=tuple(_chapter(entry) for entry in container.chapters()),
+        max_pixels=max_pixels,
     )
 
 
-def _describe_sequence(name: str, sequence: Sequence, rate: Fraction) -> VideoInfo:
+def _describe_sequence(name: str, sequence: Sequence, rate: Fraction, max_pixels: int) -> VideoInfo:
     width, height = sequence.size
     return VideoInfo(
         path=name,
@@ -222,6 +258,7 @@ def _describe_sequence(name: str, sequence: Sequence, rate: Fraction) -> VideoIn
         duration=len(sequence.files) / rate,
         declared_frames=len(sequence.files),
         files=sequence.files,
+        max_pixels=max_pixels,
     )
 
 

@@ -21,6 +21,7 @@ from nst_video import motion
 from nst_video.colors import to_image, to_rgb
 from nst_video.encoders import Encoder, load_encoder
 from nst_video.errors import InputError, UsageError
+from nst_video.guarded import look as look_at
 from nst_video.losses import gram
 from nst_video.measures import (
     CONTENT_LAYER,
@@ -38,12 +39,13 @@ from nst_video.measures import (
     summarise,
     warp_error,
 )
-from nst_video.options import split_options
+from nst_video.options import OutputOptions, split_options
 from nst_video.pictures import read_picture
 from nst_video.plan import Plan, StyleLike, open_input, settle
 from nst_video.render import FrameStylizer, make_stylizer
 from nst_video.stylizer import Controls
-from nst_video.video import VideoReader
+from nst_video.survey import Request
+from nst_video.video import VideoReader, scaled_size
 
 _MIRRORS = ((-1,), (-2,), (-1, -2))  # left-right, up-down, both
 
@@ -269,9 +271,10 @@ def _plan(
 ) -> Plan:
     """The plan that the output can come from, at the size it has; InputError when it has more frames or fewer."""
     effort, look, coherence, part, machine = split_options(options)
-    with VideoReader(output, max_pixels=part.max_pixels) as reader:
-        size = reader.size
-        found = sum(len(batch.pts) for batch in reader)
+    whole = OutputOptions(max_pixels=part.max_pixels, max_duration=part.max_duration)
+    with look_at(Request(os.fspath(output), (), whole, cut_threshold=0)) as at:
+        size = scaled_size(at.info, "full")
+        found = len(at.finish().pts)
     plan = settle(
         input,
         style,

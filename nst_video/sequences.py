@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import av
 
 from nst_video.errors import InputError
-from nst_video.pictures import DEFAULT_MAX_PIXELS, PICTURE_SUFFIXES, decode_picture, picture_size
+from nst_video.pictures import PICTURE_SUFFIXES, decode_picture, picture_size
 
 if TYPE_CHECKING:
     from nst_video.decode import Span
@@ -84,14 +84,17 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]
 
 
-def sequence_frames(info: "VideoInfo", span: "Span", on_error: str) -> Iterator[tuple[av.VideoFrame, int]]:
+def sequence_frames(
+    info: "VideoInfo", span: "Span", on_error: str, on_step: Callable[[], None] = lambda: None
+) -> Iterator[tuple[av.VideoFrame, int]]:
     """The pictures of `span` with their places as pts; with on_error "hold" a picture that cannot be read is the last
-    good one again.
+    good one again. `on_step` is called before every picture.
 
     Raises InputError for a picture that cannot be read, or is not of the first one's size.
     """
     last: av.VideoFrame | None = None
     for pts in range(max(span.first or 0, 0), min(len(info.files), span.last or len(info.files)), span.stride):
+        on_step()
         try:
             last = _read_frame(info, info.files[pts])
         except InputError as error:
@@ -102,7 +105,7 @@ def sequence_frames(info: "VideoInfo", span: "Span", on_error: str) -> Iterator[
 
 
 def _read_frame(info: "VideoInfo", file: str) -> av.VideoFrame:
-    rgb = decode_picture(file, max(info.width * info.height, DEFAULT_MAX_PIXELS))
+    rgb = decode_picture(file, info.max_pixels)
     if rgb.shape[:2] != (info.height, info.width):
         raise InputError(
             f"{file} is {rgb.shape[1]} x {rgb.shape[0]} pixels; "

@@ -163,7 +163,7 @@ class Companions:
         self.waiting: av.Packet | None = None
         self.source: InputContainer | None = None
         if info.kind in ("video", "gif"):
-            self.source = self.files.enter_context(open_input(info.path))
+            self.source = self.files.enter_context(open_input(info.path, info.max_pixels))
             self._plan(info, suffix)
 
     def start(self, cut: Cut, painted: Any) -> None:

@@ -4,7 +4,7 @@ never waits for a codec.
 
 import os
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
@@ -69,8 +69,9 @@ class VideoReader:
 
     `size` is (width, height) as displayed (default: the input's, made even); `start` and `end` are seconds from the
     first frame (start <= t < end); `stride` n takes every n-th frame of them. With on_error "fail" a damaged file
-    raises InputError from the iteration, with "hold" the last good frame stands in and a line is logged. It can be
-    iterated over once; use it in a `with` or close it.
+    raises InputError from the iteration, with "hold" the last good frame stands in and a line is logged. `on_step` is
+    called, on that thread, for every packet or picture that is read. It can be iterated over once; use it in a `with`
+    or close it.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class VideoReader:
         batch: int = 8,
         max_pixels: int | None = None,
         rate: Fraction | None = None,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
         if on_error not in ON_ERROR:
             raise UsageError(f"on_error {on_error!r} is unknown; it is one of {', '.join(ON_ERROR)}")
@@ -98,6 +100,7 @@ class VideoReader:
         self.size = size or scaled_size(self.info, "full")
         self.batch = batch
         self.on_error = on_error
+        self.on_step = on_step
         self._span = Span(self._pts(start), self._pts(end), stride)
         self._check_span(start, end)
         self._ahead: Ahead[Frames] | None = None
@@ -150,7 +153,7 @@ class VideoReader:
         convert = ToRgb(self.info, self.size)
         found = False
         source = decoded if self.info.kind in ("video", "gif") else sequence_frames
-        for frame, pts in source(self.info, self._span, self.on_error):
+        for frame, pts in source(self.info, self._span, self.on_error, self.on_step):
             found = True
             yield convert(frame), pts
         if not found:

@@ -198,7 +198,7 @@ REFUSED = {
     "50,000 pixels a side": (_claims(50_000, 50_000), "more than .* pixels; pictures up to"),
     "9,000 pixels a side": (_claims(9_000, 9_000), "9000 x 9000 pixels; pictures up to"),
     "a lie about its size": (_claims(1_000, 1_000), "is damaged or not a picture"),
-    "a folder": (_folder, "not a picture|damaged"),
+    "a folder": (_folder, "is not a file"),
 }
 
 

@@ -1,0 +1,262 @@
+"""Files that nobody has checked are looked at in a process of their own, with limits on memory and time.
+
+Decoders are large programs in C; a file made for it can make one crash, eat all memory or never come back. Here that
+costs a child process and gives one line. The child decodes every frame that the render will decode, from the same bytes
+with the same libraries and options, and every style picture; only the size that the scaler makes differs. So when the
+render decodes them again in the main process, nothing runs there that did not end well before.
+What it cannot help against is a file that takes over the child: it is the same user's process, not a jail.
+
+Both sides speak JSON lines, never pickle: what comes back was made by a process that has parsed hostile data.
+"""
+
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, Protocol
+
+from nst_video.errors import InputError, NstVideoError, ResourceError, UsageError
+from nst_video.limits import MEMORY_EXIT, limit_this_process, memory_limit
+from nst_video.probe import VideoInfo
+from nst_video.survey import Request, Survey, check_styles, probe_input, survey
+
+log = logging.getLogger(__name__)
+
+START_LIMIT = 120.0  # seconds for the child to start: Python and its libraries from a cold or slow disk
+STALL_LIMIT = 15.0  # seconds without a packet, a frame or a picture; not in all, which would refuse long videos
+STALL_PIXELS = 1 << 26  # with a higher --max-pixels single frames may take longer, in proportion
+TICK = 0.5  # seconds
+SIGN_OF_LIFE_EVERY = 0.5  # seconds
+# The child finds what this process finds, and nothing in the current folder.
+CHILD = "import sys; sys.path[:] = sys.argv[1:]; from nst_video.guarded import child; child()"
+# How a child ends that is stopped for its memory: by itself, or by a system that has none left.
+TOO_MUCH_MEMORY = frozenset({MEMORY_EXIT, -9})
+ERRORS: dict[str, type[NstVideoError]] = {kind.__name__: kind for kind in (InputError, ResourceError, UsageError)}
+
+
+class Process(Protocol):
+    """What is asked of the child: the part of subprocess.Popen that is used here."""
+
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+
+    def kill(self) -> None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+def start_python() -> Any:
+    """A fresh Python that waits for a request; ResourceError when it cannot be started."""
+    if not sys.executable:
+        raise ResourceError("this Python does not know its own program; files are looked at in a second one")
+    # One thread for the linear algebra that is not needed: its buffers would count as memory in use.
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", CHILD, *map(str, sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+    except OSError as error:
+        raise ResourceError(f"cannot start {sys.executable} to look at the files: {error.strerror}") from error
+
+
+class Look:
+    """A look at the files of `request` under way: `info` first, then `finish`."""
+
+    def __init__(self, request: Request, process: Process):
+        self.request, self.process = request, process
+        self.path = request.input  # the file that is being read
+        self.stall = STALL_LIMIT * max(1.0, request.options.max_pixels / STALL_PIXELS)
+        self._lines: queue.Queue[bytes] = queue.Queue()
+        self._forwarder = threading.Thread(
+            target=_forward, args=(process.stdout, self._lines), name="nst-video look", daemon=True
+        )
+        self._forwarder.start()
+        self._messages = self._receive()
+        _send(process.stdin, request.to_json())
+        self.info = VideoInfo.from_json(self._wait_for("info"))
+
+    def finish(self) -> Survey:
+        """Waits until the style pictures and the part to render are decoded. Raises what stood against them."""
+        return Survey.from_json(self._wait_for("survey"))
+
+    def _wait_for(self, kind: str) -> Any:
+        for message in self._messages:
+            if kind in message:
+                return message[kind]
+            self._take(message)
+        raise self._ended()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        """A message that came before the one waited for."""
+        if "error" in message:
+            name, text = message["error"]
+            raise ERRORS[name](text)
+        if "memory" in message:
+            raise self._refusal("needs too much memory to be decoded")
+        if "fault" in message:
+            what = message["fault"].strip().splitlines()[-1]
+            raise self._refusal(f"could not be looked at ({what})") from RuntimeError(message["fault"])
+        if "log" in message:
+            name, level, text = message["log"]
+            logging.getLogger(name).log(level, "%s", text)
+        self.path = message.get("now", self.path)
+
+    def _receive(self) -> Iterator[dict[str, Any]]:
+        """The child's messages until it ends; an InputError when it gives no sign of life for too long."""
+        # Ticks are counted, not the clock: a stopped or suspended program has not waited.
+        waited, limit = 0.0, START_LIMIT
+        while True:
+            try:
+                line = self._lines.get(timeout=TICK)
+            except queue.Empty:
+                waited += TICK
+                if waited > limit:
+                    raise self._refusal(f"keeps the decoder busy for {limit:.0f} s without a frame") from None
+                continue
+            if not line:
+                return
+            waited, limit = 0.0, self.stall
+            yield json.loads(line)
+
+    def _ended(self) -> InputError:
+        """What the end of a child that has not answered means."""
+        try:
+            status = self.process.wait(timeout=self.stall)
+        except subprocess.TimeoutExpired:
+            return self._refusal("makes the decoder fall silent")
+        if status in TOO_MUCH_MEMORY:
+            return self._refusal("needs too much memory to be decoded")
+        return self._refusal(f"crashes the decoder ({_cause(status)})")
+
+    def _refusal(self, what: str) -> InputError:
+        return InputError(f"{self.path} {what}; it is damaged or made to do that: convert it with another program")
+
+
+@contextmanager
+def look(request: Request, start: Callable[[], Process] = start_python) -> Iterator[Look]:
+    """A look at the files of `request`, in a process made by `start` that ends with the `with` block.
+
+    Raises InputError for whatever a file does to the process, and what probing, reading the style pictures and decoding
+    raise.
+    """
+    process = start()
+    try:
+        yield Look(request, process)
+    finally:
+        process.kill()
+        process.wait()  # its end closes its side of the pipes, so nobody reads them any more
+        process.stdin.close()
+        process.stdout.close()
+
+
+def _send(stream: IO[bytes], message: dict[str, Any]) -> None:
+    try:
+        stream.write(json.dumps(message).encode() + b"\n")
+        stream.flush()
+    except OSError:
+        log.debug("the child has ended before it was asked; waiting for its answer says how")
+
+
+def _forward(stream: IO[bytes], lines: "queue.Queue[bytes]") -> None:
+    """Lines into a queue, which can be waited on for a limited time on every system; an empty one ends them."""
+    try:
+        for line in stream:
+            lines.put(line)
+    except (OSError, ValueError):
+        log.debug("the child's answers were closed")  # the look was given up
+    lines.put(b"")
+
+
+def _cause(status: int) -> str:
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"status {status}"
+
+
+# ---------------------------------------------------------------------------------------------- the child
+
+
+def child() -> None:
+    """The life of the child: one request on stdin, answers on stdout, and the end when stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent ends this one
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing else may write between the answers
+    serve(sys.stdin.buffer, answers)
+    answers.flush()
+    os._exit(0)  # at once: a decoder that a hostile file has upset might not survive its own cleaning up
+
+
+def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answers one request, within its limits."""
+    request = Request.from_json(json.loads(requests.readline()))
+    threading.Thread(target=_end_with_parent, args=(requests,), name="nst-video parent", daemon=True).start()
+    teller = Teller(answers)
+    limit_this_process(memory_limit(request.options.max_pixels))
+    logging.getLogger("nst_video").addHandler(teller)
+    logging.getLogger("nst_video").setLevel(logging.INFO)
+    teller.tell(now=request.input)
+    try:
+        _look(request, teller)
+    except NstVideoError as error:
+        teller.tell(error=(type(error).__name__, str(error)))
+    except MemoryError:
+        teller.tell(memory=True)
+    except Exception:  # a fault of this program's: told whole, where an empty answer would say nothing
+        teller.tell(fault=traceback.format_exc())
+
+
+def _look(request: Request, teller: "Teller") -> None:
+    import cv2
+
+    cv2.setNumThreads(1)  # for pictures this small its threads are memory without use
+    info = probe_input(request.input, request.options)
+    teller.tell(info=info.to_json())
+    check_styles(request, lambda path: teller.tell(now=path))
+    teller.tell(now=request.input)
+    # Exact only now: what holds frames of this size, and no more, however long the video is.
+    limit_this_process(memory_limit(info.width * info.height))
+    teller.tell(survey=survey(info, request, teller.sign_of_life).to_json())
+
+
+def _end_with_parent(requests: IO[bytes]) -> None:
+    """Nothing more comes after the request but the end, with the parent's own: then nobody waits for an answer."""
+    requests.read()
+    os._exit(1)
+
+
+class Teller(logging.Handler):
+    """Writes messages as JSON lines, also from the decoding thread; log records are messages too."""
+
+    def __init__(self, answers: IO[bytes]) -> None:
+        super().__init__()
+        self.answers = answers
+        self.told = 0.0
+
+    def tell(self, **message: Any) -> None:
+        """Write one message."""
+        with self.lock or threading.RLock():
+            self.answers.write(json.dumps(message).encode() + b"\n")
+            self.answers.flush()
+            self.told = time.monotonic()
+
+    def sign_of_life(self) -> None:
+        """Tell that something was read, unless something was told just before."""
+        if time.monotonic() - self.told > SIGN_OF_LIFE_EVERY:
+            self.tell(alive=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell the record."""
+        self.tell(log=(record.name, record.levelno, record.getMessage()))

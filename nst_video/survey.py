@@ -1,0 +1,131 @@
+"""The one look at everything that comes from outside, before a render is planned: what the input is, whether the style
+pictures can be read, and a pass over the part to render for the frames' times and the cuts.
+
+`guarded.py` runs it in a process of its own.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any
+
+from nst_video.errors import InputError, UsageError
+from nst_video.options import OutputOptions
+from nst_video.pictures import read_picture
+from nst_video.plain import plain, tuples
+from nst_video.shots import CutFinder
+from nst_video.video import VideoInfo, VideoReader, probe, scaled_size
+
+log = logging.getLogger(__name__)
+
+SURVEY_SIDE = 192  # long side in pixels of the pass that looks for cuts: enough to tell pictures apart, quick to decode
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to look at: the input, the part of it that `options` choose, and the style pictures."""
+
+    input: str
+    styles: tuple[str, ...]
+    options: OutputOptions
+    cut_threshold: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        data: dict[str, Any] = plain(asdict(self))
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Request":
+        """What `to_json` wrote."""
+        return cls(**tuples(data) | {"options": OutputOptions(**tuples(data["options"]))})
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the pass over the input found; pts in units of `time_base` seconds, shots as (first, last + 1)."""
+
+    time_base: Fraction
+    pts: tuple[int, ...]
+    shots: tuple[tuple[int, int], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        data: dict[str, Any] = plain(asdict(self))
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Survey":
+        """What `to_json` wrote."""
+        return cls(Fraction(data["time_base"]), tuple(data["pts"]), tuples(data["shots"]))
+
+
+def probe_input(path: str | os.PathLike[str], options: OutputOptions) -> VideoInfo:
+    """What the input is; UsageError for a --rate where the input has times of its own, InputError for one that is too
+    long by what it says of itself.
+    """
+    info = probe(path, max_pixels=options.max_pixels, rate=options.rate)
+    if options.rate is not None and info.kind != "sequence":
+        raise UsageError(f"--rate is for sequences of pictures; {info.path} is a {info.kind}")
+    if options.still is None and info.duration is not None:
+        end = info.duration if options.end is None else min(options.end, info.duration)
+        _check_duration(info, end - (options.start or 0), options)
+    return info
+
+
+def open_input(
+    path: str | os.PathLike[str],
+    options: OutputOptions,
+    *,
+    size: tuple[int, int],
+    on_step: Callable[[], None] = lambda: None,
+) -> VideoReader:
+    """The reader of the part that is rendered, as (width, height) pictures."""
+    return VideoReader(
+        path,
+        size=size,
+        start=options.start if options.still is None else options.still,
+        end=options.end,
+        stride=options.stride,
+        on_error=options.on_error,
+        max_pixels=options.max_pixels,
+        rate=options.rate,
+        on_step=on_step,
+    )
+
+
+def check_styles(request: Request, on_picture: Callable[[str], None]) -> None:
+    """Decode every style picture, after telling `on_picture` its name; InputError for one that cannot be used."""
+    for path in request.styles:
+        on_picture(path)
+        read_picture(path, max_pixels=request.options.max_pixels)
+
+
+def survey(info: VideoInfo, request: Request, on_step: Callable[[], None] = lambda: None) -> Survey:
+    """Decode the part to render once, small: time base, exact pts, shots. Holds one batch of small frames at a time."""
+    options = request.options
+    finder = CutFinder(request.cut_threshold)
+    pts: list[int] = []
+    time_base = info.time_base
+    size = scaled_size(info, SURVEY_SIDE)
+    with open_input(info.path, options, size=size, on_step=on_step) as reader:
+        for batch in reader:
+            count = 1 if options.still is not None else len(batch.pts)
+            pts.extend(batch.pts[:count])
+            time_base = batch.time_base
+            _check_duration(info, (pts[-1] - pts[0]) * time_base, options)
+            for rgb in batch.rgb[:count]:
+                finder.step(rgb)
+            if options.still is not None:
+                break
+    return Survey(time_base, tuple(pts), finder.shots())
+
+
+def _check_duration(info: VideoInfo, seconds: Fraction, options: OutputOptions) -> None:
+    if seconds > options.max_duration:
+        raise InputError(
+            f"{info.path} is {float(seconds):.0f} s long; at most {float(options.max_duration):.0f} s are rendered "
+            "(choose a part with --start and --end, or raise --max-duration)"
+        )
