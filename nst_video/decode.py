@@ -182,7 +182,8 @@ class _Decoder:
             "the last good frame is held" if last is not None else "the first good frame is the first of all",
         )
         if last is not None:
-            yield from ((last[0], pts) for pts in wanted)
+            # Those of before the last frame shown are too late: a damaged clock names times that are past.
+            yield from ((last[0], pts) for pts in wanted if pts > last[1])
 
     def _fault(self, what: str, remedy: str) -> None:
         if not self.hold:

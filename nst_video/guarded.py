@@ -2,8 +2,9 @@
 
 Decoders are large programs in C; a file made for it can make one crash, eat all memory or never come back. Here that
 costs a child process and gives one line. The child decodes every frame that the render will decode, from the same bytes
-with the same libraries and options, and every style picture; only the size that the scaler makes differs. So when the
-render decodes them again in the main process, nothing runs there that did not end well before.
+with the same libraries and options, and every style picture; and it carries the sound and subtitles that the render
+will carry. Only the size that the scaler makes differs. So when the render does it again in the main process, nothing
+runs there that did not end well before.
 What it cannot help against is a file that takes over the child: it is the same user's process, not a jail.
 
 Both sides speak JSON lines, never pickle: what comes back was made by a process that has parsed hostile data.
@@ -26,7 +27,7 @@ from typing import IO, Any, Protocol
 from nst_video.errors import InputError, NstVideoError, ResourceError, UsageError
 from nst_video.limits import MEMORY_EXIT, limit_this_process, memory_limit
 from nst_video.probe import VideoInfo
-from nst_video.survey import Request, Survey, check_styles, probe_input, survey
+from nst_video.survey import Request, Survey, check_styles, probe_input, rehearse, survey
 
 log = logging.getLogger(__name__)
 
@@ -74,15 +75,10 @@ def start_python() -> Any:
 class Look:
     """A look at the files of `request` under way: `info` first, then `finish`."""
 
-    def __init__(self, request: Request, process: Process):
-        self.request, self.process = request, process
+    def __init__(self, request: Request, process: Process, answers: "_Answers"):
+        self.process, self.answers = process, answers
         self.path = request.input  # the file that is being read
         self.stall = STALL_LIMIT * max(1.0, request.options.max_pixels / STALL_PIXELS)
-        self._lines: queue.Queue[bytes] = queue.Queue()
-        self._forwarder = threading.Thread(
-            target=_forward, args=(process.stdout, self._lines), name="nst-video look", daemon=True
-        )
-        self._forwarder.start()
         self._messages = self._receive()
         _send(process.stdin, request.to_json())
         self.info = VideoInfo.from_json(self._wait_for("info"))
@@ -119,7 +115,7 @@ class Look:
         waited, limit = 0.0, START_LIMIT
         while True:
             try:
-                line = self._lines.get(timeout=TICK)
+                line = self.answers.lines.get(timeout=TICK)
             except queue.Empty:
                 waited += TICK
                 if waited > limit:
@@ -152,13 +148,14 @@ def look(request: Request, start: Callable[[], Process] = start_python) -> Itera
     raise.
     """
     process = start()
+    answers = _Answers(process.stdout)
     try:
-        yield Look(request, process)
+        yield Look(request, process, answers)
     finally:
         process.kill()
-        process.wait()  # its end closes its side of the pipes, so nobody reads them any more
+        process.wait()
+        answers.close()
         process.stdin.close()
-        process.stdout.close()
 
 
 def _send(stream: IO[bytes], message: dict[str, Any]) -> None:
@@ -169,14 +166,24 @@ def _send(stream: IO[bytes], message: dict[str, Any]) -> None:
         log.debug("the child has ended before it was asked; waiting for its answer says how")
 
 
-def _forward(stream: IO[bytes], lines: "queue.Queue[bytes]") -> None:
-    """Lines into a queue, which can be waited on for a limited time on every system; an empty one ends them."""
-    try:
-        for line in stream:
-            lines.put(line)
-    except (OSError, ValueError):
-        log.debug("the child's answers were closed")  # the look was given up
-    lines.put(b"")
+class _Answers:
+    """Lines of a pipe in a queue, which can be waited on for a limited time on every system; an empty one ends them."""
+
+    def __init__(self, stream: IO[bytes]):
+        self.lines: queue.Queue[bytes] = queue.Queue()
+        self._stream = stream
+        self._thread = threading.Thread(target=self._forward, name="nst-video look", daemon=True)
+        self._thread.start()
+
+    def _forward(self) -> None:
+        for line in self._stream:
+            self.lines.put(line)
+        self.lines.put(b"")
+
+    def close(self) -> None:
+        """To be called when the writer has ended, which ends the pipe."""
+        self._thread.join()
+        self._stream.close()
 
 
 def _cause(status: int) -> str:
@@ -228,7 +235,9 @@ def _look(request: Request, teller: "Teller") -> None:
     teller.tell(now=request.input)
     # Exact only now: what holds frames of this size, and no more, however long the video is.
     limit_this_process(memory_limit(info.width * info.height))
-    teller.tell(survey=survey(info, request, teller.sign_of_life).to_json())
+    found = survey(info, request, teller.sign_of_life)
+    rehearse(info, request, found.pts[0], teller.sign_of_life)
+    teller.tell(survey=found.to_json())
 
 
 def _end_with_parent(requests: IO[bytes]) -> None:

@@ -100,7 +100,7 @@ class VideoOutput:
                 self._encode(*self.pending, duration=self._last_duration(self.pending[1]))
                 self._mux(self.stream.encode(None))
                 self.companions.mux_until(None)
-            self.container.close()
+            self.companions.finish(self.path)
 
     def publish(self) -> None:
         """Checks the file against what was written, flushes it to the disk and gives it its name."""
@@ -180,7 +180,7 @@ class VideoOutput:
                 packet.duration = self.durations.pop(packet.pts)
             if packet.dts is not None:
                 self.companions.mux_until(packet.dts * self.info.time_base)
-            self.container.mux_one(packet)
+            self.companions.mux(packet)
 
     def _last_duration(self, pts: int) -> int:
         """To the end of the source where that is known and near, else as long as the frame before it, or one frame."""

@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,12 @@ READABLE = "png, jpg, webp, bmp, tif or gif"
 DEFAULT_MAX_PIXELS = 1 << 26
 MAX_SIDE = 32767  # pixels; JPEG, TIFF readers and resizers stop somewhere above it
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+# Pillow's readers raise what their arithmetic meets in a damaged file: a TypeError for a fraction in the EXIF data, a
+# struct.error for a chunk that is too short. A lack of memory is none of these.
+PARSER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError),
+    *(RuntimeError, struct.error),
+)
 WHITE = (255, 255, 255)
 
 
@@ -53,7 +60,8 @@ def picture_size(path: str | os.PathLike[str], *, max_pixels: int | None = None)
     """(width, height) in pixels of the upright picture, from its header alone. Raises as read_picture."""
     with _quiet(), _opened(os.fspath(path), max_pixels or DEFAULT_MAX_PIXELS) as image:
         width, height = image.size
-        sideways = image.getexif().get(0x0112, 1) >= 5
+        # The size of a TIFF is that after turning, whatever its tag says; that of other formats is as stored.
+        sideways = image.format != "TIFF" and image.getexif().get(0x0112, 1) >= 5
     return (height, width) if sideways else (width, height)
 
 
@@ -153,7 +161,7 @@ def _opened(name: str, max_pixels: int) -> Iterator[Image.Image]:
         raise _too_large(name, f"more than {limit} pixels", limit) from error
     except PermissionError as error:
         raise InputError(f"{name} cannot be read: permission denied") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except PARSER_ERRORS as error:
         raise InputError(f"{name} is damaged or not a picture ({READABLE}): {error}") from error
 
 

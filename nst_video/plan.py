@@ -145,7 +145,9 @@ def settle(
     shares = _shares(styles)
     if machine.weights is not None and not os.path.isfile(machine.weights):
         raise InputError(f"--weights {machine.weights} is not a file; it takes the weights of {encoder}")
-    files = Request(os.fspath(input), tuple(share.path for share in shares), options, coherence.cut_threshold)
+    files = Request(
+        os.fspath(input), tuple(share.path for share in shares), options, coherence.cut_threshold, os.fspath(output)
+    )
     with look_at(files) as at:
         size = size or _size(at.info, effort, smallest_side(encoder, layers))
         found = at.finish()

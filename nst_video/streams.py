@@ -3,6 +3,7 @@ with a stated line where neither makes sense.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from av.codec import Codec
 from av.container import InputContainer, OutputContainer
 from av.stream import Disposition
 
-from nst_video.errors import ResourceError
+from nst_video.errors import InputError, ResourceError
 from nst_video.probe import VideoInfo, exact, main_stream, open_input, unit
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,10 @@ PCM = frozenset(
     f"pcm_{name}" for name in ("s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be", "u8")
 )
 BIT_RATE_OF_A_CHANNEL = 96_000  # bit/s of made-over sound
+# What muxers call a packet or a stream that they cannot write. A full or failing disk has errors of its own.
+MUXER_ERRORS = (av.error.InvalidDataError, av.error.ArgumentError)
+# What decoding and encoding anew raise for damaged packets, beside running out of memory, which is no packet's fault.
+CARRIER_ERRORS = (av.error.InvalidDataError, av.error.PermissionError, ValueError, av.error.BufferTooSmallError)
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}  # what every encoder here takes, by the number of channels
 # Technical notes of the old file that would be wrong in the new one; the rotation is in the pixels now.
 STALE_METADATA = (
@@ -113,7 +118,9 @@ def fresh_metadata(metadata: dict[str, str]) -> dict[str, str]:
 
 def _treat(stream: Any, holds: Holds, suffix: str) -> Treatment:
     kind, name = stream.type, _name(stream)
-    if kind == "audio" and stream.codec_context is not None:
+    if kind == "audio" and not _is_known(stream.codec_context):
+        return Treatment(stream.index, kind, "drop", note="its rate, channels or samples cannot be told")
+    if kind == "audio":
         if holds.sound is None or name in holds.sound:
             return Treatment(stream.index, kind, "copy")
         note = f"{suffix} does not hold {name}; it becomes {holds.sound_encoder}{_advice(suffix)}"
@@ -142,6 +149,16 @@ def _treat_subtitle(stream: Any, name: str, holds: Holds, suffix: str) -> Treatm
     return Treatment(stream.index, "subtitle", "encode", holds.text_encoder, note)
 
 
+def _is_known(context: Any) -> bool:
+    """Whether the sound can be described to a muxer; damaged headers leave it without rate, channels or format."""
+    return (
+        context is not None
+        and context.sample_rate > 0
+        and context.layout.nb_channels > 0
+        and context.format is not None
+    )
+
+
 def _advice(suffix: str) -> str:
     return " (write .mkv to keep it)" if suffix != ".mkv" else ""
 
@@ -153,8 +170,14 @@ def _name(stream: Any) -> str:
 class Companions:
     """The source's other streams, muxed in step with the video so that neither side is held in memory."""
 
-    def __init__(self, info: VideoInfo, output: OutputContainer, suffix: str) -> None:
-        self.output = output
+    def __init__(
+        self, info: VideoInfo, output: OutputContainer, suffix: str, on_step: Callable[[], None] = lambda: None
+    ) -> None:
+        """on_step: called for every packet that is read."""
+        self.on_step = on_step
+        self.output, self.path = output, info.path
+        self.refused = 0  # packets that the muxer did not take
+        self.damaged: set[int] = set()  # streams of which packets were left out, by their index in the source
         self.files = ExitStack()
         self.carriers: dict[int, _Carrier] = {}  # by the stream's index in the source
         self.counts: dict[int, int] = {}  # packets muxed, by the stream's index in the output
@@ -177,6 +200,12 @@ class Companions:
         self.output.metadata.update(fresh_metadata(self.source.metadata))
         self.output.set_chapters(_chapters(self.source.chapters(), cut))
         self.packets = self._packets(cut)
+        try:
+            self.output.start_encoding()
+        except MUXER_ERRORS as error:
+            raise InputError(
+                f"{self.path} has sound or subtitles that cannot be written ({error.strerror}); convert it first"
+            ) from error
 
     def mux_until(self, time: Fraction | None) -> None:
         """Muxes every packet up to `time` seconds of the output's clock (None: all)."""
@@ -189,19 +218,42 @@ class Companions:
                 self.waiting = packet
                 return
             self.counts[packet.stream.index] = self.counts.get(packet.stream.index, 0) + 1
+            self.mux(packet)
+
+    def mux(self, packet: av.Packet) -> None:
+        """Muxes a packet of any stream, the painted one included.
+
+        The muxer queues, so what it does not take may be another packet than this one. It is one of a damaged stream,
+        and left out: the pictures have been made for this file, and that they are all there is verified in the end.
+        """
+        try:
             self.output.mux_one(packet)
+        except MUXER_ERRORS as error:
+            if not self.refused:
+                log.warning("%s: packets that cannot be written are left out (%s)", self.path, error.strerror)
+            self.refused += 1
 
     def verify(self, packets: dict[int, int]) -> None:
         """Compares the packets of sound read back from the finished file, by stream index, with those muxed.
 
-        Raises ResourceError when some are missing.
+        Raises ResourceError when some are missing that the muxer took.
         """
         for index in self.sound:
-            if packets.get(index, 0) != self.counts.get(index, 0):
+            if packets.get(index, 0) < self.counts.get(index, 0) - self.refused:
                 raise ResourceError(
                     f"the output did not verify: {packets.get(index, 0)} of {self.counts.get(index, 0)} packets of "
                     "sound read back; nothing was kept"
                 )
+
+    def finish(self, path: str | os.PathLike[str]) -> None:
+        """Closes the output, which will be called `path`. Raises InputError where a damaged stream forbids that."""
+        try:
+            self.output.close()
+        except MUXER_ERRORS as error:
+            raise InputError(
+                f"{self.path} has sound or subtitles that cannot be written to {os.fspath(path)} ({error.strerror}); "
+                "convert it first"
+            ) from error
 
     def close(self) -> None:
         """Closes the source."""
@@ -217,32 +269,56 @@ class Companions:
                     "%s: %s stream %d is %s: %s", info.path, treatment.kind, stream.index, verdict, treatment.note
                 )
             if treatment.action != "drop":
-                carrier = CARRIERS[treatment.action, stream.type](self.output, stream, treatment)
+                try:
+                    carrier = CARRIERS[treatment.action, stream.type](self.output, stream, treatment)
+                except CARRIER_ERRORS as error:
+                    log.warning("%s: %s stream %d is left out: %s", info.path, treatment.kind, stream.index, error)
+                    continue
                 self.carriers[stream.index] = carrier
                 if stream.type == "audio":
                     self.sound.append(carrier.stream.index)
 
     def _packets(self, cut: Cut) -> Iterator[av.Packet]:
         assert self.source is not None
-        carried = [
-            self.source.streams[index] for index in self.carriers if self.source.streams[index].type != "attachment"
-        ]
+        carried = {index for index in self.carriers if self.source.streams[index].type != "attachment"}
         if not carried:
             return
         _skip_to(self.source, cut)
-        for packet in self.source.demux(carried):
+        for packet in self._readable(carried):
             carrier = self.carriers[packet.stream.index]
             if packet.size and packet.stream.type == "video":  # a cover picture, which has no time
                 packet.pts = packet.dts = 0
-                yield from carrier.carry(packet, Fraction(0))
+                yield from self._carried(packet, carrier.carry(packet, Fraction(0)))
             elif packet.size and packet.dts is not None:
                 time = (packet.pts if packet.pts is not None else packet.dts) * unit(packet)
                 if cut.last is not None and time > cut.last + SEEK_MARGIN:
                     break
                 if cut.has(time):
-                    yield from carrier.carry(packet, cut.shift)
+                    yield from self._carried(packet, carrier.carry(packet, cut.shift))
         for carrier in self.carriers.values():
             yield from carrier.flush()
+
+    def _readable(self, indices: set[int]) -> Iterator[av.Packet]:
+        """The packets as far as the file can be read; how much of the pictures that is, their decoder says."""
+        assert self.source is not None
+        try:
+            for packet in self.source.demux():
+                self.on_step()
+                if packet.stream.index in indices:
+                    yield packet
+        except av.error.FFmpegError as error:
+            log.warning("%s: sound and subtitles end where it cannot be read (%s)", self.path, error.strerror)
+
+    def _carried(self, packet: av.Packet, made: Iterator[av.Packet]) -> Iterator[av.Packet]:
+        """What a carrier makes of a packet; nothing where it is damaged, and a line for the first of a stream."""
+        kind, index, seconds = packet.stream.type, packet.stream.index, float((packet.dts or 0) * unit(packet))
+        try:
+            yield from made
+        except CARRIER_ERRORS as error:
+            if index not in self.damaged:
+                what = f"{kind} stream {index}: damaged packets from {seconds:.2f} s on"
+                log.warning("%s: %s are left out (%s)", self.path, what, error)
+            self.damaged.add(index)
 
 
 class _Carrier(Protocol):
@@ -260,6 +336,7 @@ class _Copy:
     def __init__(self, output: OutputContainer, template: Any, treatment: Treatment) -> None:
         self.stream = output.add_stream_from_template(template, opaque=True)
         self.fills_gaps = _name(template) == "mov_text"
+        self.last: int | None = None  # time of the last packet of sound
         _describe(self.stream, template)
 
     def carry(self, packet: av.Packet, shift: Fraction) -> Iterator[av.Packet]:
@@ -268,6 +345,10 @@ class _Copy:
         units = round(shift / unit(packet))
         packet.pts = None if packet.pts is None else packet.pts - units
         packet.dts = None if packet.dts is None else packet.dts - units
+        if packet.dts is not None and packet.stream.type == "audio":
+            if self.last is not None and packet.dts <= self.last:
+                raise ValueError("its clock goes back")
+            self.last = packet.dts
         packet.stream = self.stream
         yield packet
 
@@ -293,12 +374,10 @@ class _Sound:
         self.resampler = av.AudioResampler(format=context.format.name, layout=layout, rate=rate, frame_size=size)
 
     def carry(self, packet: av.Packet, shift: Fraction) -> Iterator[av.Packet]:
-        try:
-            frames: list[Any] = list(packet.decode())
-        except av.error.InvalidDataError:
-            log.warning("a damaged packet of sound at %.2f s is left out", float((packet.dts or 0) * unit(packet)))
-            return
+        frames: list[Any] = list(packet.decode())
         for frame in frames:
+            if frame.pts is None:
+                raise ValueError("it has no time")
             frame.pts -= round(shift / unit(frame))
             for ready in self.resampler.resample(frame):
                 yield from self.stream.encode(ready)

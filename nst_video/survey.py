@@ -4,18 +4,24 @@ pictures can be read, and a pass over the part to render for the frames' times a
 `guarded.py` runs it in a process of its own.
 """
 
+import io
 import logging
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+import av
+
+from nst_video.codecs import CONTAINERS
 from nst_video.errors import InputError, UsageError
 from nst_video.options import OutputOptions
 from nst_video.pictures import read_picture
 from nst_video.plain import plain, tuples
 from nst_video.shots import CutFinder
+from nst_video.streams import HOLDS, Companions, Cut
 from nst_video.video import VideoInfo, VideoReader, probe, scaled_size
 
 log = logging.getLogger(__name__)
@@ -25,12 +31,15 @@ SURVEY_SIDE = 192  # long side in pixels of the pass that looks for cuts: enough
 
 @dataclass(frozen=True)
 class Request:
-    """What to look at: the input, the part of it that `options` choose, and the style pictures."""
+    """What to look at: the input, the part of it that `options` choose, and the style pictures; `output` is what the
+    result will be written to, where there will be one.
+    """
 
     input: str
     styles: tuple[str, ...]
     options: OutputOptions
     cut_threshold: float
+    output: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -80,13 +89,17 @@ def open_input(
     options: OutputOptions,
     *,
     size: tuple[int, int],
+    start: Fraction | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> VideoReader:
-    """The reader of the part that is rendered, as (width, height) pictures."""
+    """The reader of the part that is rendered, as (width, height) pictures; of one of its frames on where `start` is
+    that frame's time.
+    """
+    first = options.start if options.still is None else options.still
     return VideoReader(
         path,
         size=size,
-        start=options.start if options.still is None else options.still,
+        start=first if start is None else start,
         end=options.end,
         stride=options.stride,
         on_error=options.on_error,
@@ -121,6 +134,70 @@ def survey(info: VideoInfo, request: Request, on_step: Callable[[], None] = lamb
             if options.still is not None:
                 break
     return Survey(time_base, tuple(pts), finder.shots())
+
+
+def rehearse(info: VideoInfo, request: Request, first_pts: int, on_step: Callable[[], None] = lambda: None) -> None:
+    """Carry sound, subtitles and the rest to nowhere as the render will carry them to its output, so that what cannot
+    be decoded or written is found before the first frame and not after the last. InputError where it cannot.
+    """
+    suffix, options, base = Path(request.output).suffix.lower(), request.options, info.time_base
+    if suffix not in HOLDS:
+        return
+    last = None if options.end is None else info.start_pts * base + options.end
+    cut = Cut(
+        None if options.start is None else first_pts * base,
+        last,
+        (info.origin_pts if options.start is None else first_pts) * base,
+    )
+    output = av.open(Nowhere(), "w", format=CONTAINERS[suffix], container_options={"avoid_negative_ts": "disabled"})
+    companions = Companions(info, output, suffix, on_step)
+    try:
+        if companions.carriers:
+            companions.start(cut, _Painted())
+            companions.mux_until(None)
+            companions.finish(request.output)
+    finally:
+        companions.close()
+
+
+class _Painted:
+    """Stands for the stream of pictures, which is not there yet."""
+
+    def __init__(self) -> None:
+        self.metadata: dict[str, str] = {}
+        self.disposition = 0
+
+
+class Nowhere(io.RawIOBase):
+    """A file that forgets what is written to it, but not where."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = self.end = 0
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Forget the bytes; returns their number."""
+        count = memoryview(data).nbytes
+        self.place += count
+        self.end = max(self.end, self.place)
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place; returns it."""
+        self.place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: self.end}[whence]
+        return self.place
+
+    def tell(self) -> int:
+        """The place."""
+        return self.place
 
 
 def _check_duration(info: VideoInfo, seconds: Fraction, options: OutputOptions) -> None:
