@@ -203,6 +203,6 @@ class Nowhere(io.RawIOBase):
 def _check_duration(info: VideoInfo, seconds: Fraction, options: OutputOptions) -> None:
     if seconds > options.max_duration:
         raise InputError(
-            f"{info.path} is {float(seconds):.0f} s long; at most {float(options.max_duration):.0f} s are rendered "
+            f"{info.path} is {float(seconds):g} s long; at most {float(options.max_duration):g} s are rendered "
             "(choose a part with --start and --end, or raise --max-duration)"
         )

@@ -15,6 +15,7 @@ anything but a result or one line with its exit code. Linux and macOS only: it f
 
 import argparse
 import collections
+import faulthandler
 import itertools
 import json
 import logging
@@ -111,6 +112,7 @@ class Forked:
 def run_and_leave(work: Callable[[], None]) -> None:
     """The life of a forked child: its work, and nothing of what the parent would do at its end."""
     status = 1
+    faulthandler.disable()  # a test run has switched it on; the exit status says enough
     try:
         work()
         status = 0
