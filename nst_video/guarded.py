@@ -21,8 +21,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO, Any, Protocol
+from contextlib import contextmanager, suppress
+from typing import IO, Any, Protocol, TypeVar
 
 from nst_video.errors import InputError, NstVideoError, ResourceError, UsageError
 from nst_video.limits import MEMORY_EXIT, limit_this_process, memory_limit
@@ -30,6 +30,7 @@ from nst_video.probe import VideoInfo
 from nst_video.survey import Request, Survey, check_styles, probe_input, rehearse, survey
 
 log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 START_LIMIT = 120.0  # seconds for the child to start: Python and its libraries from a cold or slow disk
 STALL_LIMIT = 15.0  # seconds without a packet, a frame or a picture; not in all, which would refuse long videos
@@ -81,17 +82,20 @@ class Look:
         self.stall = STALL_LIMIT * max(1.0, request.options.max_pixels / STALL_PIXELS)
         self._messages = self._receive()
         _send(process.stdin, request.to_json())
-        self.info = VideoInfo.from_json(self._wait_for("info"))
+        self.info = self._wait_for("info", VideoInfo.from_json)
 
     def finish(self) -> Survey:
         """Waits until the style pictures and the part to render are decoded. Raises what stood against them."""
-        return Survey.from_json(self._wait_for("survey"))
+        return self._wait_for("survey", Survey.from_json)
 
-    def _wait_for(self, kind: str) -> Any:
-        for message in self._messages:
-            if kind in message:
-                return message[kind]
-            self._take(message)
+    def _wait_for(self, kind: str, read: Callable[[Any], Answer]) -> Answer:
+        try:
+            for message in self._messages:
+                if kind in message:
+                    return read(message[kind])
+                self._take(message)
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+            raise self._refusal("crashes the decoder (its answer makes no sense)") from error
         raise self._ended()
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -155,7 +159,8 @@ def look(request: Request, start: Callable[[], Process] = start_python) -> Itera
         process.kill()
         process.wait()
         answers.close()
-        process.stdin.close()
+        with suppress(OSError):  # what it did not read of the request
+            process.stdin.close()
 
 
 def _send(stream: IO[bytes], message: dict[str, Any]) -> None:

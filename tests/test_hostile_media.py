@@ -248,6 +248,17 @@ def test_what_happens_to_the_child_is_one_line(folder, capsys, monkeypatch, does
     assert not (folder / "out.mp4").exists()
 
 
+@pytest.mark.parametrize("answer", ["{noise", "[1]", '{"info": {"path": 1}}', '{"error": ["OSError", "x"]}'])
+def test_an_answer_that_makes_no_sense_is_one_line(folder, capsys, monkeypatch, answer):
+    monkeypatch.setattr(guarded, "CHILD", f"import sys, time; print({answer!r}, flush=True); sys.stdin.read()")
+    assert "in.mp4 crashes the decoder (its answer makes no sense)" in refused(capsys, "in.mp4", "style.png", "out.mp4")
+
+
+def test_a_child_that_does_not_listen_is_one_line(folder, capsys, monkeypatch):
+    monkeypatch.setattr(guarded, "CHILD", "import os; os.close(0); os._exit(9)")
+    assert "in.mp4 crashes the decoder (status 9)" in refused(capsys, "in.mp4", "style.png", "out.mp4")
+
+
 @linux
 def test_the_child_writes_no_files_and_opens_few(folder, capsys, monkeypatch):
     monkeypatch.setattr(guarded, "CHILD", child_that("open('made', 'w').write('x' * 9999)"))
@@ -425,9 +436,9 @@ def test_a_plan_holds_the_limit_and_comes_back(folder):
 
 
 def test_sound_that_the_output_cannot_take_is_found_before_the_first_frame(folder):
-    """Opus without a valid header: mp4's muxer finds out when it closes the file."""
+    """Opus whose header has lost its name: mp4's muxer notices at the very end."""
     path = make_video(folder / "in.mkv", sound="libopus")
-    path.write_bytes(path.read_bytes().replace(b"OpusHead", b"OpusTail"))
+    path.write_bytes(path.read_bytes().replace(b"\x63\xa2\x93OpusHead", b"\x63\xa1\x93OpusHead"))
     with pytest.raises(InputError, match=r"has sound or subtitles that cannot be written"):
         rehearse(probe(path), Request(str(path), (), OutputOptions(), 0.0, "out.mp4"), 0)
 
