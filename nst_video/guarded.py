@@ -34,7 +34,7 @@ Answer = TypeVar("Answer")
 
 START_LIMIT = 120.0  # seconds for the child to start: Python and its libraries from a cold or slow disk
 STALL_LIMIT = 15.0  # seconds without a packet, a frame or a picture; not in all, which would refuse long videos
-STALL_PIXELS = 1 << 26  # with a higher --max-pixels single frames may take longer, in proportion
+STALL_PIXELS = 1 << 23  # larger pictures and frames may take longer, in proportion: a PNG of 67 Mpx took 13 s
 TICK = 0.5  # seconds
 SIGN_OF_LIFE_EVERY = 0.5  # seconds
 # The child finds what this process finds, and nothing in the current folder.
@@ -62,7 +62,7 @@ def start_python() -> Any:
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     try:
         return subprocess.Popen(
-            [sys.executable, "-P", "-c", CHILD, *map(str, sys.path)],
+            [sys.executable, "-P", "-W", "ignore", "-c", CHILD, *map(str, sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -78,8 +78,8 @@ class Look:
 
     def __init__(self, request: Request, process: Process, answers: "_Answers"):
         self.process, self.answers = process, answers
-        self.path = request.input  # the file that is being read
-        self.stall = STALL_LIMIT * max(1.0, request.options.max_pixels / STALL_PIXELS)
+        # The file that is being read ("": none yet, the child is starting), and its size in pixels once that is known.
+        self.path, self.pixels = "", 0
         self._messages = self._receive()
         _send(process.stdin, request.to_json())
         self.info = self._wait_for("info", VideoInfo.from_json)
@@ -95,7 +95,7 @@ class Look:
                     return read(message[kind])
                 self._take(message)
         except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
-            raise self._refusal("crashes the decoder (its answer makes no sense)") from error
+            raise self._failure("crashes the decoder{}", " (its answer makes no sense)") from error
         raise self._ended()
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -111,7 +111,13 @@ class Look:
         if "log" in message:
             name, level, text = message["log"]
             logging.getLogger(name).log(level, "%s", text)
-        self.path = message.get("now", self.path)
+        if "now" in message:
+            self.path, self.pixels = message["now"]
+
+    @property
+    def stall(self) -> float:
+        """Seconds that may pass without a sign of life."""
+        return STALL_LIMIT * max(1.0, self.pixels / STALL_PIXELS)
 
     def _receive(self) -> Iterator[dict[str, Any]]:
         """The child's messages until it ends; an InputError when it gives no sign of life for too long."""
@@ -123,22 +129,28 @@ class Look:
             except queue.Empty:
                 waited += TICK
                 if waited > limit:
-                    raise self._refusal(f"keeps the decoder busy for {limit:.0f} s without a frame") from None
+                    raise self._failure("keeps the decoder busy{} without a frame", f" for {limit:.0f} s") from None
                 continue
             if not line:
                 return
+            yield dict(json.loads(line))
             waited, limit = 0.0, self.stall
-            yield json.loads(line)
 
-    def _ended(self) -> InputError:
+    def _ended(self) -> NstVideoError:
         """What the end of a child that has not answered means."""
         try:
             status = self.process.wait(timeout=self.stall)
         except subprocess.TimeoutExpired:
-            return self._refusal("makes the decoder fall silent")
+            return self._failure("makes the decoder fall silent{}", "")
         if status in TOO_MUCH_MEMORY:
-            return self._refusal("needs too much memory to be decoded")
-        return self._refusal(f"crashes the decoder ({_cause(status)})")
+            return self._failure("needs too much memory to be decoded{}", "")
+        return self._failure("crashes the decoder{}", f" ({_cause(status)})")
+
+    def _failure(self, what: str, detail: str) -> NstVideoError:
+        """The refusal of the file being read; while there is none yet, it is this machine that does not let us look."""
+        if self.path:
+            return self._refusal(what.format(detail))
+        return ResourceError(f"the second Python that looks at the files ({sys.executable}) does not start{detail}")
 
     def _refusal(self, what: str) -> InputError:
         return InputError(f"{self.path} {what}; it is damaged or made to do that: convert it with another program")
@@ -219,7 +231,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     limit_this_process(memory_limit(request.options.max_pixels))
     logging.getLogger("nst_video").addHandler(teller)
     logging.getLogger("nst_video").setLevel(logging.INFO)
-    teller.tell(now=request.input)
+    teller.tell(now=(request.input, 0))
     try:
         _look(request, teller)
     except NstVideoError as error:
@@ -236,8 +248,8 @@ def _look(request: Request, teller: "Teller") -> None:
     cv2.setNumThreads(1)  # for pictures this small its threads are memory without use
     info = probe_input(request.input, request.options)
     teller.tell(info=info.to_json())
-    check_styles(request, lambda path: teller.tell(now=path))
-    teller.tell(now=request.input)
+    check_styles(request, lambda path, pixels: teller.tell(now=(path, pixels)))
+    teller.tell(now=(request.input, info.width * info.height))
     # Exact only now: what holds frames of this size, and no more, however long the video is.
     limit_this_process(memory_limit(info.width * info.height))
     found = survey(info, request, teller.sign_of_life)

@@ -6,6 +6,7 @@ pictures can be read, and a pass over the part to render for the frames' times a
 
 import io
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ import av
 from nst_video.codecs import CONTAINERS
 from nst_video.errors import InputError, UsageError
 from nst_video.options import OutputOptions
-from nst_video.pictures import read_picture
+from nst_video.pictures import picture_size, read_picture
 from nst_video.plain import plain, tuples
 from nst_video.shots import CutFinder
 from nst_video.streams import HOLDS, Companions, Cut
@@ -109,11 +110,15 @@ def open_input(
     )
 
 
-def check_styles(request: Request, on_picture: Callable[[str], None]) -> None:
-    """Decode every style picture, after telling `on_picture` its name; InputError for one that cannot be used."""
+def check_styles(request: Request, on_picture: Callable[[str, int], None]) -> None:
+    """Decode every style picture, after telling `on_picture` its name and then its size in pixels as well (0 before);
+    InputError for one that cannot be used.
+    """
+    limit = request.options.max_pixels
     for path in request.styles:
-        on_picture(path)
-        read_picture(path, max_pixels=request.options.max_pixels)
+        on_picture(path, 0)
+        on_picture(path, math.prod(picture_size(path, max_pixels=limit)))
+        read_picture(path, max_pixels=limit)
 
 
 def survey(info: VideoInfo, request: Request, on_step: Callable[[], None] = lambda: None) -> Survey:

@@ -20,7 +20,7 @@ from media import make_video, picture
 
 from nst_video import guarded
 from nst_video.cli import main
-from nst_video.errors import InputError
+from nst_video.errors import InputError, ResourceError
 from nst_video.limits import BASE_MEMORY, MEMORY_EXIT, memory_limit
 from nst_video.options import OutputOptions
 from nst_video.pictures import read_picture, write_picture
@@ -250,13 +250,27 @@ def test_what_happens_to_the_child_is_one_line(folder, capsys, monkeypatch, does
 
 @pytest.mark.parametrize("answer", ["{noise", "[1]", '{"info": {"path": 1}}', '{"error": ["OSError", "x"]}'])
 def test_an_answer_that_makes_no_sense_is_one_line(folder, capsys, monkeypatch, answer):
-    monkeypatch.setattr(guarded, "CHILD", f"import sys, time; print({answer!r}, flush=True); sys.stdin.read()")
+    start = '{"now": ["in.mp4", 0]}\n'
+    monkeypatch.setattr(guarded, "CHILD", f"import sys, time; print({start + answer!r}, flush=True); sys.stdin.read()")
     assert "in.mp4 crashes the decoder (its answer makes no sense)" in refused(capsys, "in.mp4", "style.png", "out.mp4")
 
 
-def test_a_child_that_does_not_listen_is_one_line(folder, capsys, monkeypatch):
-    monkeypatch.setattr(guarded, "CHILD", "import os; os.close(0); os._exit(9)")
-    assert "in.mp4 crashes the decoder (status 9)" in refused(capsys, "in.mp4", "style.png", "out.mp4")
+@pytest.mark.parametrize(
+    "code", ["import os; os.close(0); os._exit(9)", "import no_such_thing", "import time; time.sleep(9)"]
+)
+def test_a_child_that_does_not_start_is_no_fault_of_the_file(folder, capsys, monkeypatch, code):
+    monkeypatch.setattr(guarded, "CHILD", code)
+    monkeypatch.setattr(guarded, "START_LIMIT", 1.0)
+    assert main(["in.mp4", "style.png", "out.mp4"]) == ResourceError.exit_code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"({sys.executable}) does not start" in line
+
+
+@pytest.mark.parametrize("program", ["", "/no/such/python"])
+def test_without_a_second_python_there_is_one_line(folder, capsys, monkeypatch, program):
+    monkeypatch.setattr(sys, "executable", program)
+    assert main(["in.mp4", "style.png", "out.mp4"]) == ResourceError.exit_code
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 @linux
@@ -280,6 +294,14 @@ def test_a_long_look_goes_on_while_it_gets_on(folder, monkeypatch):
     monkeypatch.setattr(guarded, "STALL_LIMIT", 1.5)
     with guarded.look(Request("in.mp4", (), OutputOptions(), 0.0)) as at:
         assert len(at.finish().pts) == 24
+
+
+def test_large_pictures_get_more_time(folder, monkeypatch):
+    monkeypatch.setattr(guarded, "STALL_PIXELS", 1000)
+    with guarded.look(Request("in.mp4", ("style.png",), OutputOptions(), 0.0)) as at:
+        assert at.stall == guarded.STALL_LIMIT
+        at.finish()
+        assert at.stall == pytest.approx(guarded.STALL_LIMIT * 96 * 64 / 1000)
 
 
 @posix
