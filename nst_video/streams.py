@@ -30,9 +30,12 @@ PCM = frozenset(
 )
 BIT_RATE_OF_A_CHANNEL = 96_000  # bit/s of made-over sound
 # What muxers call a packet or a stream that they cannot write. A full or failing disk has errors of its own.
-MUXER_ERRORS = (av.error.InvalidDataError, av.error.ArgumentError)
+MUXER_ERRORS = (
+    *(av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.BSFNotFoundError),
+    *(av.error.BufferTooSmallError, av.error.ExternalError, av.error.BugError, av.error.UnknownError),
+)
 # What decoding and encoding anew raise for damaged packets, beside running out of memory, which is no packet's fault.
-CARRIER_ERRORS = (av.error.InvalidDataError, av.error.PermissionError, ValueError, av.error.BufferTooSmallError)
+CARRIER_ERRORS = (*MUXER_ERRORS, av.error.PermissionError, ValueError)
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}  # what every encoder here takes, by the number of channels
 # Technical notes of the old file that would be wrong in the new one; the rotation is in the pixels now.
 STALE_METADATA = (
