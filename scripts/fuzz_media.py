@@ -45,13 +45,14 @@ from nst_video.survey import Request, open_input
 from nst_video.video import VideoWriter, scaled_size
 
 LONGEST = 20.0  # seconds
+LONGEST_PAINTED = 120.0  # seconds by the command line, which imports torch and paints what is accepted
 MOST_MEMORY = 1536  # MB
 SIZE = 64  # long side in pixels of what is written again
 EXIT_CODES = frozenset({0, 2, 3, 4})
 UNIT = 1024 if sys.platform != "darwin" else 1  # bytes of ru_maxrss
 PAINT = ("--size", "32", "--first-iterations", "1", "--iterations", "1", "--content-layers", "relu1_1")
 # What a refusal says when it is the child's end, or a fault of ours, that was turned into a line.
-CONTAINED = ("crashes the decoder", "keeps the decoder busy", "too much memory", "falls silent")
+CONTAINED = ("crashes the decoder", "keeps the decoder busy", "too much memory", "fall silent")
 OWN_FAULT = "could not be looked at"
 
 
@@ -244,12 +245,18 @@ def run_cli(runner: Runner, number: int) -> Outcome:
     begun = time.monotonic()
     with tempfile.TemporaryFile() as said:
         child = subprocess.Popen([sys.executable, "-m", "nst_video", *words], stdout=subprocess.PIPE, stderr=said)
-        printed = child.communicate()[0]
+        try:
+            printed = child.communicate(timeout=LONGEST_PAINTED)[0]
+        except subprocess.TimeoutExpired:
+            child.kill()
+            printed = child.communicate()[0]
         seconds = time.monotonic() - begun
         said.seek(0)
         lines = said.read().decode(errors="replace").splitlines()
     megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * UNIT / 2**20  # the most of all so far
     wrong = complaint(child.returncode, lines, printed, target.exists())
+    if child.returncode and seconds > LONGEST:
+        wrong += f" {seconds:.0f} s to refuse it"
     end = "fault" if wrong else "refused" if child.returncode else "good"
     path.unlink()
     target.unlink(missing_ok=True)

@@ -23,7 +23,9 @@ def test_light_modules_load_nothing_heavy(module):
     assert loaded_after(f"import {module}") == []
 
 
-@pytest.mark.parametrize("module", ["plan", "video", "pictures", "plots", "shots", "reports", "render"])
+@pytest.mark.parametrize(
+    "module", ["plan", "guarded", "survey", "video", "pictures", "plots", "shots", "reports", "render"]
+)
 def test_looking_at_inputs_needs_no_torch(module):
     assert "torch" not in loaded_after(f"import nst_video.{module}")
 
