@@ -30,6 +30,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from multiprocessing import get_context
@@ -332,13 +333,13 @@ def main() -> int:
             for outcome in outcomes:
                 print(json.dumps(vars(outcome), indent=2))
         else:
-            for outcome in run_all(arguments.count, arguments.seed, arguments.jobs):
-                outcomes.append(outcome)
-                tell(outcome, len(outcomes), begun)
-            for number in range(0, arguments.count, max(1, arguments.count // max(arguments.cli, 1))):
-                if arguments.cli:
-                    outcomes.append(run_cli(runner, number))
-                    tell(outcomes[-1], len(outcomes), begun)
+            painted = range(0, arguments.count, -(-arguments.count // arguments.cli)) if arguments.cli else ()
+            with suppress(KeyboardInterrupt):  # the table is of what was done until then
+                for outcome in itertools.chain(
+                    run_all(arguments.count, arguments.seed, arguments.jobs), (run_cli(runner, n) for n in painted)
+                ):
+                    outcomes.append(outcome)
+                    tell(outcome, len(outcomes), begun)
         faults = [outcome for outcome in outcomes if outcome.end == "fault"]
         if arguments.keep:
             arguments.keep.mkdir(parents=True, exist_ok=True)

@@ -85,8 +85,9 @@ class Canary:
 
     def close(self) -> None:
         """Lets the waiting thread go."""
-        os.close(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK))
-        self.thread.join()
+        while self.thread.is_alive():  # which may not have come to its waiting yet
+            os.close(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK))
+            self.thread.join(0.05)
         self.listener.close()
 
 
@@ -244,7 +245,7 @@ def test_what_happens_to_the_child_is_one_line(folder, capsys, monkeypatch, does
     monkeypatch.setattr(guarded, "STALL_LIMIT", 1.0)
     begun = time.monotonic()
     assert says in refused(capsys, "in.mp4", "style.png", "out.mp4")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 40
     assert not (folder / "out.mp4").exists()
 
 
@@ -286,12 +287,12 @@ def test_a_long_look_goes_on_while_it_gets_on(folder, monkeypatch):
     slow = (
         "import sys, time; sys.path[:] = sys.argv[1:]; from nst_video import guarded\n"
         "def survey(info, request, alive):\n"
-        "    for _ in range(8):\n        time.sleep(0.3); alive()\n"
+        "    for _ in range(10):\n        time.sleep(0.5); alive()\n"
         "    return whole(info, request)\n"
         "whole, guarded.survey = guarded.survey, survey; guarded.SIGN_OF_LIFE_EVERY = 0; guarded.child()"
     )
     monkeypatch.setattr(guarded, "CHILD", slow)
-    monkeypatch.setattr(guarded, "STALL_LIMIT", 1.5)
+    monkeypatch.setattr(guarded, "STALL_LIMIT", 4.0)
     with guarded.look(Request("in.mp4", (), OutputOptions(), 0.0)) as at:
         assert len(at.finish().pts) == 24
 
@@ -339,10 +340,10 @@ def is_running(pid: int) -> bool:
 def test_memory_is_watched_where_the_system_does_not_limit_it():
     code = (
         "import time; from nst_video.limits import peak_memory, watch_memory\n"
-        "watch_memory(peak_memory() + (64 << 20)); held = bytes(16 << 20); time.sleep(0.2); print('here', flush=True)\n"
-        "held = bytearray(b'x') * (256 << 20); time.sleep(20)"
+        "watch_memory(peak_memory() + (24 << 20)); held = bytes(4 << 20); time.sleep(0.2); print('here', flush=True)\n"
+        "held = bytearray(b'x') * (64 << 20); time.sleep(60)"
     )
-    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=15)
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=90)
     assert (ended.returncode, ended.stdout) == (MEMORY_EXIT, "here\n")
 
 
