@@ -51,10 +51,14 @@ def limit_this_process(memory: int) -> None:
 
 
 def watch_memory(memory: int) -> None:
-    """Starts a thread that ends this process with MEMORY_EXIT when it has used more than `memory` bytes."""
+    """Starts a thread that ends this process with MEMORY_EXIT when it has used `memory` bytes more than before.
+
+    Not in all: what the system calls the peak of a process may be that of the large one that started it.
+    """
+    before = peak_memory()
 
     def watch() -> None:
-        while peak_memory() <= memory:
+        while peak_memory() - before <= memory:
             time.sleep(WATCH_EVERY)
         os._exit(MEMORY_EXIT)
 
