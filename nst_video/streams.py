@@ -15,6 +15,7 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Disposition
 
 from nst_video.errors import ResourceError
+from nst_video.files import NOTHING_KEPT
 from nst_video.probe import VideoInfo, exact, main_stream, open_input, unit
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,8 @@ def _name(stream: Any) -> str:
 class Companions:
     """The source's other streams, muxed in step with the video so that neither side is held in memory."""
 
-    def __init__(self, info: VideoInfo, output: OutputContainer, suffix: str) -> None:
+    def __init__(self, info: VideoInfo, output: OutputContainer, suffix: str, *, alone: bool = False) -> None:
+        """alone: the source has nothing to add."""
         self.output = output
         self.files = ExitStack()
         self.carriers: dict[int, _Carrier] = {}  # by the stream's index in the source
@@ -162,7 +164,7 @@ class Companions:
         self.packets: Iterator[av.Packet] = iter(())
         self.waiting: av.Packet | None = None
         self.source: InputContainer | None = None
-        if info.kind in ("video", "gif"):
+        if info.kind in ("video", "gif") and not alone:
             self.source = self.files.enter_context(open_input(info.path))
             self._plan(info, suffix)
 
@@ -200,7 +202,7 @@ class Companions:
             if packets.get(index, 0) != self.counts.get(index, 0):
                 raise ResourceError(
                     f"the output did not verify: {packets.get(index, 0)} of {self.counts.get(index, 0)} packets of "
-                    "sound read back; nothing was kept"
+                    f"sound read back{NOTHING_KEPT}"
                 )
 
     def close(self) -> None:

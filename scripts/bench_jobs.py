@@ -1,0 +1,95 @@
+"""What it costs that a render can be stopped and gone on with: paired runs of the same plan with and without a job.
+
+    python scripts/bench_jobs.py [CLIP] [--quality draft] [--frames 40] [--pairs 3] [--threads N] [--json]
+
+Each run is a process of its own; every pair takes both kinds, in turn first the one and first the other. The time is
+from the first frame to the finished and verified output; the processor's time of all threads is given beside it,
+because it hardly depends on what else the machine does.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from fractions import Fraction
+from pathlib import Path
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+
+
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """One run in this process: seconds by the clock and of the processor, and the frames."""
+    from nst_video.options import EffortOptions, MachineOptions, OutputOptions
+    from nst_video.plan import make_plan, probe_input
+    from nst_video.render import make_stylizer, render_job, render_plan
+    from nst_video.resume import open_job
+
+    rate = probe_input(args.clip, OutputOptions()).average_rate
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "out.mp4")
+        settings = {
+            "effort": EffortOptions(quality=args.quality),
+            "options": OutputOptions(end=Fraction(args.frames) / rate),
+            "machine": MachineOptions(threads=args.threads),
+        }
+        plan = make_plan(args.clip, args.style, output, **settings)
+        stylizer = make_stylizer(plan)
+        begun, processor = time.perf_counter(), time.process_time()
+        if args.run == "job":
+            with open_job(args.clip, args.style, output, **settings) as job:
+                result = render_job(job, stylizer)
+        else:
+            result = render_plan(make_plan(args.clip, args.style, output, **settings), stylizer)
+        return {
+            "seconds": time.perf_counter() - begun,
+            "processor": time.process_time() - processor,
+            "frames": result.frames,
+        }
+
+
+def main() -> None:
+    """Run the pairs and report the difference."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clip", nargs="?", default=str(SAMPLES / "bunny.mp4"))
+    parser.add_argument("--style", default=str(SAMPLES / "oil.jpg"))
+    parser.add_argument("--quality", default="draft")
+    parser.add_argument("--frames", type=int, default=40)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--run", choices=("job", "plain"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.run:
+        print(json.dumps(measure(args)))
+        return
+    pairs = [_pair(number) for number in range(args.pairs)]
+    report = {
+        name: statistics.fmean(100 * (pair["job"][name] / pair["plain"][name] - 1) for pair in pairs)
+        for name in ("seconds", "processor")
+    }
+    if args.json:
+        print(json.dumps({"percent": report, "pairs": pairs}))
+    else:
+        each = ", ".join(f"{100 * (pair['job']['processor'] / pair['plain']['processor'] - 1):+.1f}" for pair in pairs)
+        print(
+            f"a job costs {report['processor']:+.1f} % of the processor's time ({each}) and {report['seconds']:+.1f} % "
+            f"by the clock, over {len(pairs)} pairs of {pairs[0]['job']['frames']:.0f} frames"
+        )
+
+
+def _pair(number: int) -> dict[str, dict[str, float]]:
+    order = ("job", "plain") if number % 2 else ("plain", "job")
+    found = {}
+    for kind in order:
+        command = [sys.executable, __file__, *sys.argv[1:], "--run", kind]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found[kind] = json.loads(done.stdout)
+        print(f"pair {number + 1}, {kind}: {found[kind]}", file=sys.stderr, flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    main()
