@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from media import make_video, number_of, packets_of, picture
+from media import damage, make_video, number_of, packets_of, picture
 
 from nst_video import jobwriter, shots
 from nst_video.cli import main
@@ -189,6 +189,17 @@ def test_a_part_with_a_start_and_stride(opened, tmp_path):
     assert np.array_equal(frames_of(tmp_path / "out.mp4")[0], run_whole(opened, tmp_path, **part))
 
 
+def test_an_input_whose_damage_is_held_is_read_from_its_beginning(clip, style, tmp_path):
+    damage(clip, 3)
+
+    def opened(name="out.mp4", **options):
+        return open_job(clip, style, tmp_path / name, options=OutputOptions(on_error="hold", **options))
+
+    run(opened(), 9)
+    run(opened())
+    assert np.array_equal(frames_of(tmp_path / "out.mp4")[0], run_whole(opened, tmp_path))
+
+
 def test_shots_begin_anew_after_going_on(tmp_path, style):
     folder = tmp_path / "frames"
     folder.mkdir()
@@ -309,10 +320,11 @@ def test_a_folder_that_is_no_job_is_left_alone(opened, tmp_path):
     assert (tmp_path / "out.mp4.nst" / "mine.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"version": 99}', '{"version": 1, "plan": []}'])
-def test_a_damaged_manifest_is_one_line(opened, tmp_path, content):
+@pytest.mark.parametrize("name", [MANIFEST, LEDGER])
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 99}', '{"version": 1, "plan": []}'])
+def test_a_damaged_manifest_or_ledger_is_one_line(opened, tmp_path, name, content):
     run(opened(), 5)
-    (tmp_path / "out.mp4.nst" / MANIFEST).write_text(content)
+    (tmp_path / "out.mp4.nst" / name).write_text(content)
     with pytest.raises(InputError, match="--restart"):
         opened()
     assert run(opened(restart=True)).steps == FRAMES
