@@ -1,6 +1,6 @@
 """What it costs that a render can be stopped and gone on with: paired runs of the same plan with and without a job.
 
-    python scripts/bench_jobs.py [CLIP] [--quality draft] [--frames 40] [--pairs 3] [--threads N] [--json]
+    python scripts/bench_jobs.py [CLIP] [--quality draft] [--frames 40] [--pairs 3] [--first-iterations N] [--threads N]
 
 Each run is a process of its own; every pair takes both kinds, in turn first the one and first the other. The time is
 from the first frame to the finished and verified output; the processor's time of all threads is given beside it,
@@ -31,7 +31,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "out.mp4")
         settings = {
-            "effort": EffortOptions(quality=args.quality),
+            "effort": EffortOptions(quality=args.quality, first_iterations=args.first_iterations),
             "options": OutputOptions(end=Fraction(args.frames) / rate),
             "machine": MachineOptions(threads=args.threads),
         }
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--style", default=str(SAMPLES / "oil.jpg"))
     parser.add_argument("--quality", default="draft")
     parser.add_argument("--frames", type=int, default=40)
+    parser.add_argument("--first-iterations", type=int, help="fewer make it shorter and the job's share larger")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", action="store_true")

@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +285,7 @@ def main() -> None:
     which = signal.Signals[f"SIG{args.signal}"]
     report = torture(args.kinds, args.kills, which, args.seed, lambda line: print(line, file=sys.stderr, flush=True))
     if args.json:
-        print(json.dumps(asdict(report)))
+        print(json.dumps(vars(report)))
     else:
         print(
             f"{report.kills} kills ({report.killed_by['time']} at a random time, {report.killed_by['step']} at a "
