@@ -1,4 +1,4 @@
-"""Whether the machine has room for a render, said before it begins."""
+"""Whether the machine has room for a render, on disk and in memory, said before it begins."""
 
 import logging
 import shutil
@@ -45,6 +45,39 @@ def check_disk(plan: Plan, folder: Path, done: int = 0) -> None:
         )
     if free < most:
         log.warning("%s has %s free; this render may need up to %s", folder, _size(free), _size(most))
+
+
+def memory_needed(plan: Plan) -> int:
+    """Bytes that painting on a CPU is expected to take with VGG: measured as 0.57, 0.99 and 2.20 GB at long sides of
+    192, 384 and 768 pixels (16:9, 10 curvature pairs).
+    """
+    width, height = plan.size
+    return round(4.3e8 + width * height * (5100 + 24 * plan.effort.history))
+
+
+def check_memory(plan: Plan) -> None:
+    """Say so where the memory that is free is probably too little; of a GPU, or other networks, nothing is known."""
+    free = _free_memory()
+    needed = memory_needed(plan)
+    if (
+        plan.machine.device == "cpu"
+        and str(plan.effort.encoder).startswith("vgg")
+        and free is not None
+        and free < needed
+    ):
+        log.warning(
+            "%s of memory are free; this render may need %s: choose a smaller --size", _size(free), _size(needed)
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that can be had without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None
 
 
 def _size(count: int) -> str:

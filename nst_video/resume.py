@@ -26,7 +26,7 @@ from nst_video.joblock import JobLock
 from nst_video.jobwriter import is_published
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, MachineOptions, OutputOptions
 from nst_video.plan import Plan, StyleLike, make_plan, style_shares
-from nst_video.resources import check_disk
+from nst_video.resources import check_disk, check_memory
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,7 @@ def _begin(
     plan = make_plan(input, styles, output, **settings)
     print_of = fingerprint(plan.input, plan.styles, **settings)
     check_disk(plan, folder.parent)
+    check_memory(plan)
     make_folder(folder)
     lock.take()
     names = tuple(os.path.realpath(report) for report in reports)
