@@ -4,7 +4,8 @@
 
 Each run is a process of its own; every pair takes both kinds, in turn first the one and first the other. The time is
 from the first frame to the finished and verified output; the processor's time of all threads is given beside it,
-because it hardly depends on what else the machine does.
+because it hardly depends on what else the machine does. With --handed-through nothing is painted, and the state that
+checkpoints hold has its real size: what is left is what a job costs, without the noise of the painting.
 """
 
 import argparse
@@ -16,8 +17,34 @@ import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
+
+import torch
 
 SAMPLES = Path(__file__).parent.parent / "samples"
+
+
+class HandedThrough:
+    """Hands every frame back, with a state as large as that of the real stylizer."""
+
+    def __init__(self, plan: Any) -> None:
+        from nst_video.optimizers import Curvature
+        from nst_video.stylizer import State
+
+        width, height = plan.size
+        self.state = State(
+            outputs=torch.rand(1, max(plan.coherence.references), 3, height, width),
+            content=torch.rand(1, 3, height, width),
+            curvature=Curvature.empty(1, 3 * height * width, plan.effort.history),
+        )
+
+    def initial_state(self, seed: int | None = None) -> Any:
+        """The same for every shot."""
+        return self.state
+
+    def step(self, image: Any, motion: Any, state: Any, controls: Any) -> tuple[Any, Any]:
+        """The frame as it is."""
+        return image, state
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
@@ -36,7 +63,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
             "machine": MachineOptions(threads=args.threads),
         }
         plan = make_plan(args.clip, args.style, output, **settings)
-        stylizer = make_stylizer(plan)
+        stylizer = HandedThrough(plan) if args.handed_through else make_stylizer(plan)
         begun, processor = time.perf_counter(), time.process_time()
         if args.run == "job":
             with open_job(args.clip, args.style, output, **settings) as job:
@@ -60,6 +87,7 @@ def main() -> None:
     parser.add_argument("--first-iterations", type=int, help="fewer make it shorter and the job's share larger")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--handed-through", action="store_true", help="without painting")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--run", choices=("job", "plain"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -77,8 +105,16 @@ def main() -> None:
         each = ", ".join(f"{100 * (pair['job']['processor'] / pair['plain']['processor'] - 1):+.1f}" for pair in pairs)
         print(
             f"a job costs {report['processor']:+.1f} % of the processor's time ({each}) and {report['seconds']:+.1f} % "
-            f"by the clock, over {len(pairs)} pairs of {pairs[0]['job']['frames']:.0f} frames"
+            f"by the clock, over {len(pairs)} pairs of {pairs[0]['job']['frames']:.0f} frames: {_added(pairs):.1f} ms "
+            "of the processor's time a frame"
         )
+
+
+def _added(pairs: list[dict[str, dict[str, float]]]) -> float:
+    """Milliseconds of the processor a frame that a job adds, mean over the pairs."""
+    return statistics.fmean(
+        1000 * (pair["job"]["processor"] - pair["plain"]["processor"]) / pair["job"]["frames"] for pair in pairs
+    )
 
 
 def _pair(number: int) -> dict[str, dict[str, float]]:
