@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from nst_video.errors import InputError as InputError
     from nst_video.errors import NstVideoError as NstVideoError
     from nst_video.errors import ResourceError as ResourceError
+    from nst_video.errors import Stopped as Stopped
     from nst_video.errors import UsageError as UsageError
     from nst_video.motion import Motion as Motion
     from nst_video.motion import MotionWindow as MotionWindow
@@ -30,7 +31,7 @@ __version__ = "0.1.0"
 # Module -> its public names. Loading them on first use keeps `import nst_video` free of torch.
 _PUBLIC = {
     "encoders": ("load_encoder",),
-    "errors": ("InputError", "NstVideoError", "ResourceError", "UsageError"),
+    "errors": ("InputError", "NstVideoError", "ResourceError", "Stopped", "UsageError"),
     "motion": ("Motion", "MotionWindow"),
     "options": ("CoherenceOptions", "EffortOptions", "LookOptions", "MachineOptions", "OutputOptions"),
     "plan": ("Plan", "make_plan"),

@@ -1,6 +1,5 @@
 """Files of weights: reading them without running code from them, checking what they hold, downloading them once."""
 
-import hashlib
 import logging
 import pickle
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .errors import InputError, ResourceError
+from .files import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,12 +95,6 @@ def _download(download: Download, path: Path) -> None:
         raise ResourceError(
             f"the download of {download.url} arrived damaged, try again: {_first_line(error)}"
         ) from error
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -4,9 +4,9 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
-import threading
 import time
 import traceback
 import warnings
@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nst_video import __version__
-from nst_video.errors import NstVideoError, ResourceError, UsageError
+from nst_video.errors import NstVideoError, ResourceError, Stopped, UsageError
 from nst_video.kinds import Choice, Flag
 from nst_video.options import OPTION_GROUPS, flag_name, parse_option, split_options
+from nst_video.stopping import Stopper, Terminated
 
 if TYPE_CHECKING:
+    from nst_video.job import Job
     from nst_video.render import Progress, Result
 
 _LINE_EVERY = 10.0  # seconds between lines of progress where there is no terminal for a bar
@@ -40,15 +41,16 @@ examples:
 
 other commands:
   nst-video score in.mp4 out.mp4 --style style.jpg      how coherent and how painted a result is, in numbers
+  nst-video status out.mp4                              how far an unfinished render is; --play FILE.mp4 shows it
   nst-video info                                        versions, devices, and where the encoders' weights are
-  (a file that is really called score or info: write ./score)
+  (a file that is really called score, status or info: write ./score)
 
-exit codes: 0 done, 2 wrong usage, 3 unusable input, 4 not enough disk, memory or network, 130 or 143 interrupted
+A render that was stopped, killed or cut off goes on where it was when the same command is run again. Until it is
+complete, what is finished is kept in the folder OUT.nst beside the output. Ctrl-C saves first; twice stops at once.
+
+exit codes: 0 done, 2 wrong usage, 3 unusable input, 4 not enough disk, memory or network, 5 stopped and saved, 129, 130
+or 143 stopped at once by a closed terminal, Ctrl-C or SIGTERM
 """
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived; a BaseException, like KeyboardInterrupt, so that only clean-up stands between it and the end."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,20 +59,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch's threads spin while they wait for each other; on cores that decoding, flow, encoding or another program
     # share, that is many times slower than sleeping. The OpenMP library reads this once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    stopper = Stopper(_tell)
     try:
-        with _terminable(), _log_lines():
+        with stopper.heeding(), _log_lines():
             command = COMMANDS.get(words[0]) if words else None
-            return _paint(words) if command is None else command(words[1:])
+            return _paint(words, stopper) if command is None else command(words[1:])
+    except Stopped as stopped:
+        _say(str(stopped))
+        return stopped.exit_code
     except NstVideoError as error:
         return _complain(words, str(error), error.exit_code)
     except MemoryError:  # outside the render, which says more about it
         return _complain(words, "not enough memory; choose a smaller --size", ResourceError.exit_code)
     except OSError as error:  # of the files beside the output; the library turns all others into its own errors
         return _complain(words, f"{error.filename or 'a file'}: {error.strerror or error}", ResourceError.exit_code)
-    except KeyboardInterrupt:
-        return _complain(words, "interrupted; no output was written", 128 + signal.SIGINT)
-    except Terminated:
-        return _complain(words, "terminated; no output was written", 128 + signal.SIGTERM)
+    except KeyboardInterrupt:  # where signals could not be heeded
+        return _complain(words, f"interrupted; {stopper.kept}", 128 + signal.SIGINT)
+    except Terminated as end:
+        return _complain(words, f"{end.meaning}; {stopper.kept}", end.exit_code)
 
 
 def _complain(words: Sequence[str], message: str, code: int) -> int:
@@ -78,23 +84,6 @@ def _complain(words: Sequence[str], message: str, code: int) -> int:
         traceback.print_exc()
     print(f"nst-video: error: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM unwinds the stack as Ctrl-C does, so that temporary files are removed."""
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Lines(logging.Handler):
@@ -198,6 +187,21 @@ def make_info_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def make_status_parser() -> argparse.ArgumentParser:
+    """The parser of `nst-video status`."""
+    parser = _Parser(
+        prog="nst-video status",
+        usage="nst-video status OUT [options]",
+        description="Tells how far an unfinished render is, while it runs or after it was stopped.",
+    )
+    parser.add_argument("output", metavar="OUT", help="the output that the render was to write")
+    parser.add_argument("--play", metavar="FILE", help="write what is finished so far, with its sound, to a video")
+    parser.add_argument("-y", dest="overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--json", action="store_true", help="print it as JSON on stdout")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    return parser
+
+
 def add_options(parser: argparse.ArgumentParser, *, style_help: str) -> None:
     """Add every field of the options' dataclasses, by group, and the repeatable --style."""
     for title, group in OPTION_GROUPS.items():
@@ -252,48 +256,73 @@ def parse_style(text: str) -> tuple[str, float]:
 # ---------------------------------------------------------------------------------------------- the main command
 
 
-def _paint(words: Sequence[str]) -> int:
-    """Plan, render with progress, report."""
+def _paint(words: Sequence[str], stopper: Stopper) -> int:
+    """Begin a render, or go on with one, with progress; report."""
     args = make_parser().parse_args(words)
-    effort, look, coherence, options, machine = split_options(given_options(args))
+    groups = ("effort", "look", "coherence", "options", "machine")
+    settings: dict[str, Any] = dict(zip(groups, split_options(given_options(args)), strict=True))
 
     # OpenCV and PyAV come with these: not before the options are known to be right, and never for --help.
+    from nst_video.codecs import output_kind
     from nst_video.pictures import picture_format
     from nst_video.plan import make_plan
-    from nst_video.render import render_plan
-    from nst_video.reports import check_reports, making_contact_sheet, plot_of, writing_trace
+    from nst_video.render import render_job, render_plan
+    from nst_video.reports import check_reports, plot_of
+    from nst_video.resume import left_by, open_job
 
     styles = [parse_style(text) for text in (args.style, *args.styles)]
     trace, sheet = (Path(name) if name else None for name in (args.trace, args.contact_sheet))
-    plots = [plot_of(trace)] if trace else []
+    reports = [report for report in (trace, sheet, plot_of(trace) if trace else None) if report]
     if sheet:
         picture_format(sheet)  # an unknown suffix is refused now, not after the render
     check_reports(
-        [trace, sheet, *plots],
+        reports,
         [args.input, args.output, *(file for file, _ in styles)],
-        overwrite=options.overwrite,
+        overwrite=args.overwrite,
         plotting=bool(trace),
+        ours=left_by(reports, args.output),
     )
-    plan = make_plan(
-        args.input, styles, args.output, effort=effort, look=look, coherence=coherence, options=options, machine=machine
-    )
+    if output_kind(args.output) == "picture":
+        plan = make_plan(args.input, styles, args.output, **settings)
+        with _watching(plan.frames, trace, sheet) as tell:
+            result = render_plan(plan, progress=tell)
+    else:
+        again = shlex.join(["nst-video", *(word for word in words if word != "--restart")])
+        with (
+            open_job(args.input, styles, args.output, **settings, command=again, reports=reports) as job,
+            stopper.patience() as asked,
+            stopper.keeping(job, again),
+            _watching(job.plan.frames, trace, sheet, job) as tell,
+        ):
+            result = render_job(job, progress=tell, stop=asked)
+    _say(_summary(result))
+    if args.json:
+        _print_json(result.to_json())
+    return 0
+
+
+@contextmanager
+def _watching(
+    frames: int, trace: Path | None, sheet: Path | None, job: "Job | None" = None
+) -> Iterator[Callable[["Progress"], None]]:
+    """A function to be told of every frame: it counts, and writes the reports, with what earlier runs left of them."""
+    from nst_video.reports import making_contact_sheet, writing_trace
+
+    if job and job.ledger.removing:  # all was done; what the reports would be made of may be gone
+        trace = sheet = None
     with ExitStack() as stack:
-        count = stack.enter_context(_counting(plan.frames))
+        count = stack.enter_context(_counting(frames, job.done if job else 0))
         watchers: list[Callable[[Progress], None]] = [lambda progress: count(progress.done, progress.frames)]
         if trace:
-            watchers.append(stack.enter_context(writing_trace(trace)))
+            watchers.append(stack.enter_context(writing_trace(trace, job.rows() if job else ())))
         if sheet:
-            watchers.append(stack.enter_context(making_contact_sheet(sheet, plan.frames)))
+            watchers.append(stack.enter_context(making_contact_sheet(sheet, frames, job.pairs() if job else {})))
 
         def tell(progress: "Progress") -> None:
             for watch in watchers:
                 watch(progress)
 
-        result = render_plan(plan, progress=tell)
-    _say(_summary(result))
-    if args.json:
-        _print_json(result.to_json())
-    return 0
+        yield tell
 
 
 def _summary(result: "Result") -> str:
@@ -317,19 +346,26 @@ def _say(line: str) -> None:
     print(f"nst-video: {line}", file=sys.stderr, flush=True)
 
 
+def _tell(line: str) -> None:
+    """As `_say`, from a signal handler: the program may be printing just now."""
+    os.write(sys.stderr.fileno(), f"nst-video: {line}\n".encode())
+
+
 def _print_json(facts: Mapping[str, object]) -> None:
     print(json.dumps(facts, allow_nan=False))
 
 
 @contextmanager
-def _counting(frames: int | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A function to be told (done, all) frames: draws a bar on a terminal, says a line now and then elsewhere."""
+def _counting(frames: int | None = None, resumed: int = 0) -> Iterator[Callable[[int, int], None]]:
+    """A function to be told (done, all) frames: draws a bar on a terminal, says a line now and then elsewhere. Frames
+    that were `resumed` count as done, but not for the pace.
+    """
     if not sys.stderr.isatty():
-        yield _lines_of_progress()
+        yield _lines_of_progress(resumed)
         return
     from tqdm import tqdm
 
-    with tqdm(total=frames, unit="frame", file=sys.stderr, dynamic_ncols=True) as bar:
+    with tqdm(total=frames, initial=resumed, unit="frame", file=sys.stderr, dynamic_ncols=True) as bar:
 
         def draw(done: int, total: int) -> None:
             bar.total = total
@@ -338,21 +374,21 @@ def _counting(frames: int | None = None) -> Iterator[Callable[[int, int], None]]
         yield draw
 
 
-def _lines_of_progress() -> Callable[[int, int], None]:
+def _lines_of_progress(resumed: int) -> Callable[[int, int], None]:
     begun = told = time.monotonic()
 
     def tell(done: int, total: int) -> None:
         nonlocal told
         now = time.monotonic()
-        if done in (1, total) or now - told >= _LINE_EVERY:
+        if done in (resumed + 1, total) or now - told >= _LINE_EVERY:
             told = now
-            rate = done / max(now - begun, 1e-9)
+            rate = (done - resumed) / max(now - begun, 1e-9)
             _say(f"frame {done} of {total}, {rate:.2f} frames/s, {_clock((total - done) / rate)} left")
 
     return tell
 
 
-# ---------------------------------------------------------------------------------------------- score and info
+# ---------------------------------------------------------------------------------------------- other commands
 
 
 def _score(words: Sequence[str]) -> int:
@@ -404,4 +440,21 @@ def _info(words: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"score": _score, "info": _info}
+def _status(words: Sequence[str]) -> int:
+    """Tell about an unfinished render."""
+    args = make_status_parser().parse_args(words)
+
+    from nst_video.status import gather, lines, write_preview
+
+    facts = gather(args.output)
+    if args.play:
+        frames = write_preview(args.output, args.play, overwrite=args.overwrite)
+        _say(f"{args.play}: the first {frames:,} frames")
+    if args.json:
+        _print_json(facts)
+    else:
+        print("\n".join(lines(facts)))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"score": _score, "status": _status, "info": _info}

@@ -11,6 +11,7 @@ import av
 from av.codec import Codec
 
 from nst_video.errors import ResourceError, UsageError
+from nst_video.files import JOB_SUFFIX
 from nst_video.pictures import PICTURE_SUFFIXES
 from nst_video.sequences import is_pattern, numbered
 
@@ -211,7 +212,9 @@ def _sequence(path: Path) -> tuple[Path, str]:
 def _is_taken(target: Path, kind: str) -> bool:
     if kind == "sequence" and is_pattern(str(target)):
         return bool(numbered(str(target)))
-    return any(target.iterdir()) if target.is_dir() else target.exists()
+    if not target.is_dir():
+        return target.exists()
+    return any(path.suffix != JOB_SUFFIX for path in target.iterdir())  # an unfinished render is no picture
 
 
 def _nearest(name: str, known: tuple[str, ...]) -> str:

@@ -26,3 +26,9 @@ class ResourceError(NstVideoError):
     """The machine cannot do it as it is: disk full, folder not writable, no memory, no network."""
 
     exit_code = 4
+
+
+class Stopped(NstVideoError):
+    """The render was asked to stop and did so after a frame; the message says how to go on."""
+
+    exit_code = 5

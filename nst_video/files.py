@@ -1,6 +1,7 @@
 """Files that appear complete or not at all, and what a disk refuses as one line."""
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from pathlib import Path
 
 from nst_video.errors import ResourceError
 
+JOB_SUFFIX = ".nst"  # of the folder that holds an unfinished render
+NOTHING_KEPT = "; nothing was kept"  # ends the message of a failure after which nothing of the output is left
+
 # What a full, failing or closed disk is called by the system; "file too large" is a quota's way of saying so.
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -16,6 +20,12 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, err
 def temporary(target: Path) -> Path:
     """A hidden name of its own in the target's folder: on the same disk, so that renaming is atomic."""
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
@@ -27,6 +37,34 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk; systems without such a call (Windows) need none."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def settle(part: Path, target: Path) -> None:
+    """Gives a finished file its name so that a power cut leaves either nothing or the whole file under it."""
+    sync(part)
+    os.replace(part, target)
+    sync_folder(target.parent)
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Writes a file that is there with this content, or as it was before, at any moment."""
+    part = temporary(target)
+    try:
+        part.write_bytes(content)
+        settle(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """What the disk refuses while `path` is written becomes a ResourceError."""
@@ -34,5 +72,5 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in DISK_ERRORS:
-            raise ResourceError(f"cannot write {path}: {error.strerror}; nothing was kept") from error
+            raise ResourceError(f"cannot write {path}: {error.strerror}{NOTHING_KEPT}") from error
         raise

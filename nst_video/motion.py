@@ -180,6 +180,10 @@ class MotionWindow:
         self.preset = preset
         self.frames: deque[np.ndarray] = deque(maxlen=max(references))
 
+    def remember(self, rgb: np.ndarray) -> None:
+        """Take in a frame of the shot, as `step` does, whose own motion nobody asks for."""
+        self.frames.append(rgb)
+
     def step(self, rgb: np.ndarray, first: bool = False) -> Motion:
         """Motion of the uint8 (H, W, 3) frame against the frames given before; `first` forgets those."""
         if first:

@@ -185,6 +185,11 @@ class OutputOptions:
         "medium", Text("a preset of the codec"), "speed of the codec against file size", metavar="NAME"
     )
     overwrite: bool = option(False, Flag(), "replace the output if it exists", short="-y")
+    restart: bool = option(False, Flag(), "begin anew where an unfinished render of this output is there")
+    keep_job: bool = option(False, Flag(), "keep the folder OUT.nst with the finished parts after the render")
+    lossless: bool = option(
+        False, Flag(), "keep the frames in OUT.nst without loss: codec, crf and preset can be changed without painting"
+    )
     on_error: str = option("fail", Choice(("fail", "hold")), "a frame that cannot be decoded: stop, or hold the last")
     max_pixels: int = option(
         2**26, Number(1024, 2**32, whole=True), "refuse larger pictures and frames", metavar="PIXELS"

@@ -16,10 +16,10 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from nst_video.codecs import CONTAINERS, GIF, VideoCodec, check_gif_speed, find_codec
+from nst_video.codecs import CONTAINERS, GIF, VideoCodec, check_gif_speed, find_codec, output_kind
 from nst_video.conversion import FromRgb
 from nst_video.errors import ResourceError, UsageError
-from nst_video.files import disk_errors, sync, temporary
+from nst_video.files import NOTHING_KEPT, disk_errors, settle, sync_folder, temporary
 from nst_video.pictures import write_picture
 from nst_video.probe import VideoInfo, unit
 from nst_video.sequences import is_pattern, number_file, numbered
@@ -34,10 +34,15 @@ OWN_FILE = {"protocol_whitelist": "file"}
 
 
 class Output(Protocol):
-    """write for every frame, finish once (both on the encoding thread), then publish or, at any time, discard."""
+    """write for every frame, finish once (both on the encoding thread), then verify and publish or, at any time,
+    discard. `part` is where the output is made, on the disk of its final place.
+    """
+
+    part: Path
 
     def write(self, rgb: np.ndarray, pts: int) -> None: ...
     def finish(self) -> None: ...
+    def verify(self) -> None: ...
     def publish(self) -> None: ...
     def discard(self) -> None: ...
 
@@ -46,7 +51,7 @@ def open_output(kind: str, path: str, **settings: Any) -> Output:
     """The output for a kind that check_output returned; `settings` are those of VideoWriter."""
     if kind in ("video", "gif"):
         return VideoOutput(path, **settings)
-    return (PictureOutput if kind == "picture" else SequenceOutput)(path)
+    return (PictureOutput if kind == "picture" else SequenceOutput)(path, settings.get("part"))
 
 
 class VideoOutput:
@@ -63,13 +68,16 @@ class VideoOutput:
         preset: str,
         start: Fraction | float | None,
         end: Fraction | float | None,
+        part: Path | None = None,
+        alone: bool = False,
     ) -> None:
+        """part: where it is made, by default beside its final place. alone: without the source's other streams."""
         self.path, self.info, self.size = Path(path), info, size
         self.suffix = self.path.suffix.lower()
         self.is_gif = self.suffix == ".gif"
         encoder, self.codec = ("gif", GIF) if self.is_gif else find_codec(codec, self.suffix, crf, preset)
         _check_even(encoder, self.codec, size)
-        self.part = temporary(self.path)
+        self.part = part or temporary(self.path)
         self.cut = start is not None
         self.end = None if end is None else info.start_pts * info.time_base + Fraction(end)
         self.shift: int | None = None  # source pts that becomes zero, known with the first frame
@@ -79,7 +87,7 @@ class VideoOutput:
         self.convert = FromRgb(self.codec.pixel_format, info.color)
         self.container = self._open_container()
         self.stream = self._add_stream(encoder, self.codec.options(crf, preset))
-        self.companions = Companions(info, self.container, self.suffix)
+        self.companions = Companions(info, self.container, self.suffix, alone=alone)
 
     def write(self, rgb: np.ndarray, pts: int) -> None:
         """Takes uint8 (H, W, 3) RGB at `pts` of the source's time base."""
@@ -102,13 +110,16 @@ class VideoOutput:
                 self.companions.mux_until(None)
             self.companions.finish(self.path)
 
-    def publish(self) -> None:
-        """Checks the file against what was written, flushes it to the disk and gives it its name."""
+    def verify(self) -> None:
+        """Checks the finished file against what was written."""
         with disk_errors(self.path):
             self._verify()
-            sync(self.part)
             self.companions.close()
-            os.replace(self.part, self.path)
+
+    def publish(self) -> None:
+        """Flushes the file to the disk and gives it its name."""
+        with disk_errors(self.path):
+            settle(self.part, self.path)
 
     def discard(self) -> None:
         """Removes the temporary file; closing first, since an open muxer may write once more."""
@@ -206,14 +217,13 @@ class VideoOutput:
                     elif packet.size:
                         packets[packet.stream.index] = packets.get(packet.stream.index, 0) + 1
         except av.error.FFmpegError as error:
-            raise ResourceError(f"{self.path} did not verify ({error.strerror}); nothing was kept") from error
+            raise ResourceError(f"{self.path} did not verify ({error.strerror}){NOTHING_KEPT}") from error
         # Containers with a coarser clock (mkv: milliseconds) round to the nearest unit.
         wanted = [math.floor(pts * self.info.time_base / base + Fraction(1, 2)) for pts in self.pts]
         if found != wanted:
             matching = sum(one == other for one, other in zip(found, wanted, strict=False))
             raise ResourceError(
-                f"{self.path} did not verify: {matching} of {len(wanted)} frames read back at their times; "
-                "nothing was kept"
+                f"{self.path} did not verify: {matching} of {len(wanted)} frames read back at their times{NOTHING_KEPT}"
             )
         self.companions.verify(packets)
 
@@ -228,8 +238,9 @@ def _check_even(encoder: str, codec: VideoCodec, size: tuple[int, int]) -> None:
 class PictureOutput:
     """A single picture."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, part: Path | None = None) -> None:
         self.path = path
+        self.part = part or Path(path)
         self.rgb: np.ndarray | None = None
 
     def write(self, rgb: np.ndarray, pts: int) -> None:
@@ -242,6 +253,9 @@ class PictureOutput:
 
     def finish(self) -> None:
         """Nothing waits."""
+
+    def verify(self) -> None:
+        """It is written in one piece."""
 
     def publish(self) -> None:
         """Writes the picture under its name, atomically."""
@@ -256,11 +270,9 @@ class PictureOutput:
 class SequenceOutput:
     """Numbered pictures, made in a hidden folder and moved when all are there."""
 
-    def __init__(self, path: str) -> None:
-        target = Path(path)
-        self.folder, self.pattern = (target.parent, target.name) if is_pattern(path) else (target, "%05d.png")
-        # Inside a folder that is there already: what lies beside it may be another disk, or not writable.
-        self.part = temporary(self.folder / self.pattern if self.folder.is_dir() else self.folder)
+    def __init__(self, path: str, part: Path | None = None) -> None:
+        self.folder, self.pattern = folder_and_pattern(path)
+        self.part = part or temporary(beside(path))
         with disk_errors(self.folder):
             self.part.mkdir()
         self.names: list[str] = []
@@ -274,6 +286,9 @@ class SequenceOutput:
     def finish(self) -> None:
         """Every picture was complete when it was written."""
 
+    def verify(self) -> None:
+        """Every picture was written in one piece, and waits for the disk."""
+
     def publish(self) -> None:
         """Moves the pictures: the whole folder at once where there is none yet, else one by one over those of the same
         names.
@@ -281,9 +296,11 @@ class SequenceOutput:
         with disk_errors(self.folder):
             if not self.folder.exists():
                 os.replace(self.part, self.folder)
+                sync_folder(self.folder.parent)
                 return
             for name in self.names:
                 os.replace(self.part / name, self.folder / name)
+            sync_folder(self.folder)
             self.part.rmdir()
             left = len(numbered(str(self.folder / self.pattern))) - len(self.names)
             if left > 0:
@@ -292,6 +309,22 @@ class SequenceOutput:
     def discard(self) -> None:
         """Removes the hidden folder."""
         shutil.rmtree(self.part, ignore_errors=True)
+
+
+def folder_and_pattern(path: str) -> tuple[Path, str]:
+    """Where a sequence goes and how its pictures are called; those of a folder alone are 00001.png and so on."""
+    target = Path(path)
+    return (target.parent, target.name) if is_pattern(path) else (target, "%05d.png")
+
+
+def beside(path: str) -> Path:
+    """The name whose neighbours are on the output's disk: the output's own, or for a sequence one inside its folder
+    once that is there, since what lies beside the folder may be another disk, or not writable.
+    """
+    if output_kind(path) != "sequence":
+        return Path(path)
+    folder, pattern = folder_and_pattern(path)
+    return folder / pattern if folder.is_dir() else folder
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def make_plan(
         InputError: an input or a style picture that cannot be used.
         ResourceError: an output folder that is missing or cannot be written to.
     """
-    kind = _check_output(input, _shares(styles), output, options)
+    kind = _check_output(input, style_shares(styles), output, options)
     plan = settle(
         input, styles, output, effort=effort, look=look, coherence=coherence, options=options, machine=machine
     )
@@ -142,7 +142,7 @@ def settle(
     """
     encoder = str(resolve_effort(effort).encoder)
     layers = check_layers(encoder, (*look.content_layers, *look.style_layers))
-    shares = _shares(styles)
+    shares = style_shares(styles)
     if machine.weights is not None and not os.path.isfile(machine.weights):
         raise InputError(f"--weights {machine.weights} is not a file; it takes the weights of {encoder}")
     files = Request(
@@ -168,8 +168,8 @@ def settle(
     )
 
 
-def _shares(styles: StyleLike | Sequence[StyleLike]) -> tuple[Style, ...]:
-    """Style pictures as given -> paths with weights that sum to 1."""
+def style_shares(styles: StyleLike | Sequence[StyleLike]) -> tuple[Style, ...]:
+    """Style pictures as given -> paths with weights that sum to 1; UsageError where the weights cannot be."""
     single = isinstance(styles, str | os.PathLike) or (isinstance(styles, tuple) and _is_pair(styles))
     given: Sequence[Any] = [styles] if single else list(styles)  # type: ignore[arg-type]
     pairs = [item if _is_pair(item) else (item, 1.0) for item in given]

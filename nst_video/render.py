@@ -1,8 +1,11 @@
 """The render: frames go from reader past motion and stylizer into the writer, one way, in bounded memory."""
 
+import logging
 import math
 import os
 import time
+import zlib
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,17 +16,36 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from nst_video.ahead import Ahead
-from nst_video.errors import InputError, ResourceError
+from nst_video.codecs import output_kind
+from nst_video.errors import InputError, ResourceError, Stopped
+from nst_video.job import Job, remove_folder
+from nst_video.jobwriter import is_published
 from nst_video.options import split_options
+from nst_video.painted import FrameReport, Painted, Start, report_of
 from nst_video.pictures import read_picture
-from nst_video.plan import Plan, StyleLike, make_plan, open_input, probe_input
-from nst_video.video import VideoWriter
+from nst_video.plan import Plan, StyleLike, make_plan
+from nst_video.resume import open_job
+from nst_video.sinks import FileSink, JobSink, Sink
+from nst_video.survey import open_input, probe_input
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nst_video.motion import Motion
+    from nst_video.motion import Motion, MotionWindow
     from nst_video.stylizer import Controls, State, StepReport
+
+__all__ = [
+    "FrameReport",
+    "FrameStylizer",
+    "Progress",
+    "Result",
+    "make_stylizer",
+    "render_job",
+    "render_plan",
+    "stylize",
+]
+
+log = logging.getLogger(__name__)
 
 _AHEAD = 2  # frames whose motion is computed before the stylizer asks for them
 
@@ -39,29 +61,10 @@ class FrameStylizer(Protocol):
 
 
 @dataclass(frozen=True)
-class FrameReport:
-    """What one frame took and how it turned out.
-
-    time: seconds in the input. losses: the weighted terms at the end. e_warp: mean squared difference to the previous
-    painted frame moved along the flow, where the flow is trusted, in [0, 1]² (None on the first frame of a shot).
-    took: seconds from the frame's arrival to its end.
-    """
-
-    frame: int
-    pts: int
-    time: float
-    shot: int
-    evaluations: int
-    rejected: int
-    losses: dict[str, float]
-    e_warp: float | None
-    took: float
-
-
-@dataclass(frozen=True)
 class Progress:
-    """One frame is done, `done` of `frames`: pictures uint8 (H, W, 3), `trace` the loss
-    after each evaluation, `terms` the same for each of its weighted terms.
+    """One frame is done, `done` of `frames`, of which `resumed` were done in earlier runs; `elapsed` seconds of this
+    run. Pictures are uint8 (H, W, 3), `trace` the loss after each evaluation, `terms` the same for each of its weighted
+    terms.
     """
 
     done: int
@@ -72,6 +75,7 @@ class Progress:
     terms: dict[str, tuple[float, ...]]
     before: np.ndarray
     after: np.ndarray
+    resumed: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,19 +104,25 @@ def stylize(
     output: str | os.PathLike[str],
     *,
     progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
     **options: Any,
 ) -> Result:
     """Paint a video, or a picture, in the style of one picture or several.
+
+    A call that did not end, for whatever reason, is gone on with by the same call: what is finished is kept in the
+    folder OUT.nst beside the output until that is complete. `restart=True` begins anew.
 
     Args:
         input: a video, an animated picture, a folder or pattern of pictures, or a single picture.
         style: a picture, or several as paths or (path, weight).
         output: the file to write; it appears only when it is complete.
         progress: called after every frame.
+        stop: asked after every frame; where it says True, everything is saved and Stopped is raised.
         options: any option of the command line by its name with underscores, such as `keep_colors=True`.
 
     Raises:
-        NstVideoError: a UsageError, InputError or ResourceError that says in one line what was got and what is allowed.
+        NstVideoError: a UsageError, InputError or ResourceError that says in one line what was got and what is allowed;
+            Stopped.
 
     >>> import nst_video
     >>> result = nst_video.stylize("in.mp4", "style.jpg", "out.mp4", size=64, first_iterations=8, iterations=2)
@@ -128,42 +138,83 @@ def stylize(
     >>> result.frames
     1
     """
-    effort, look, coherence, output_options, machine = split_options(options)
-    plan = make_plan(
-        input, style, output, effort=effort, look=look, coherence=coherence, options=output_options, machine=machine
-    )
-    return render_plan(plan, progress=progress)
+    names = ("effort", "look", "coherence", "options", "machine")
+    settings: dict[str, Any] = dict(zip(names, split_options(options), strict=True))
+    if output_kind(output) == "picture":
+        return render_plan(make_plan(input, style, output, **settings), progress=progress, stop=stop)
+    with open_job(input, style, output, **settings) as job:
+        return render_job(job, progress=progress, stop=stop)
 
 
 def render_plan(
-    plan: Plan, stylizer: FrameStylizer | None = None, *, progress: Callable[[Progress], None] | None = None
+    plan: Plan,
+    stylizer: FrameStylizer | None = None,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Result:
-    """Render what the plan says, with the plan's own stylizer unless another one is given.
+    """Render what the plan says in one go, with the plan's own stylizer unless another one is given; nothing is left
+    of a render that does not end. `stylize` and `render_job` can be gone on with.
 
     Raises:
         InputError: the input is no longer what was planned, or breaks off.
         ResourceError: not enough memory or disk.
+        Stopped: `stop`, which is asked after every frame, said so.
     """
+    return _render(plan, stylizer, FileSink(plan, probe_input(plan.input, plan.options)), progress, stop)
+
+
+def render_job(
+    job: Job,
+    stylizer: FrameStylizer | None = None,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Result:
+    """Render what is not yet finished of a job from `open_job`; arguments and errors as `render_plan`, but what is
+    finished is kept, whatever happens.
+    """
+    if is_published(job):
+        return _was_complete(job)
+    return _render(job.plan, stylizer, JobSink(job, probe_input(job.plan.input, job.plan.options)), progress, stop)
+
+
+def _render(
+    plan: Plan,
+    stylizer: FrameStylizer | None,
+    sink: Sink,
+    progress: Callable[[Progress], None] | None,
+    stop: Callable[[], bool] | None,
+) -> Result:
+    """Every frame that the sink lacks, through the stylizer into the sink."""
     import torch
 
     torch.set_num_threads(plan.machine.threads or torch.get_num_threads())
     torch.backends.cudnn.deterministic = True  # the same seed gives the same frames; the default may pick by timing
-    rows: list[FrameReport] = []
-    with _memory_errors(plan):
-        stylizer = stylizer or make_stylizer(plan)
+    rows = [report_of(row) for row in sink.rows()]
+    resumed, stopped = len(rows), stop or (lambda: False)
+    with _memory_errors(plan), sink:
         begun = time.perf_counter()
-        with _writer(plan) as writer, Ahead(_moving_frames(plan), depth=_AHEAD) as frames:
-            for painted in _paint(plan, stylizer, frames):
-                writer.write(painted.after[None], (painted.report.pts,))
-                rows.append(painted.report)
-                if progress is not None:
+        if resumed < plan.frames:
+            stylizer = stylizer or make_stylizer(plan)
+            start = sink.start(stylizer, plan.machine.device)
+            with Ahead(_moving_frames(plan, start), depth=_AHEAD) as frames:
+                for painted in _paint(plan, stylizer, frames, start):
+                    rows.append(painted.report)
                     elapsed = time.perf_counter() - begun
-                    progress(Progress(len(rows), plan.frames, elapsed, **vars(painted)))
-            if len(rows) != plan.frames:
-                raise InputError(
-                    f"{plan.input} gave {len(rows)} frames where {plan.frames} were planned; did it change?"
-                )
-    return _result(plan, rows, time.perf_counter() - begun)
+                    at_stop = stopped() and len(rows) < plan.frames
+                    sink.write(painted, start.seconds + elapsed, checkpoint=at_stop)
+                    if progress is not None:
+                        progress(_progress(painted, len(rows), plan.frames, resumed, elapsed))
+                    if at_stop:
+                        sink.stop()
+                        raise _stopped(len(rows), plan, sink)
+        if len(rows) != plan.frames:
+            raise InputError(f"{plan.input} gave {len(rows)} frames where {plan.frames} were planned; did it change?")
+        seconds = sink.seconds + time.perf_counter() - begun
+        if not sink.finish(lambda: _result(plan, rows, seconds).to_json(), stopped):
+            raise _stopped(len(rows), plan, sink)
+    return _result(plan, rows, sink.seconds + time.perf_counter() - begun)
 
 
 @dataclass(frozen=True)
@@ -178,44 +229,66 @@ class _Moving:
     motion: "Motion"
 
 
-@dataclass(frozen=True)
-class _Painted:
-    """A frame that is done."""
-
-    report: FrameReport
-    trace: tuple[float, ...]
-    terms: dict[str, tuple[float, ...]]
-    before: np.ndarray
-    after: np.ndarray
-
-
-def _moving_frames(plan: Plan) -> Generator[_Moving, None, None]:
-    """Every frame of the plan with its motion; the window of reference frames is all it holds."""
+def _moving_frames(plan: Plan, start: Start) -> Generator[_Moving, None, None]:
+    """Every frame of the plan from the start on with its motion; the window of reference frames is all it holds."""
     from nst_video.motion import MotionWindow
 
     window = MotionWindow(plan.coherence.references, plan.coherence.flow)
     beginnings = {first: shot for shot, (first, _) in enumerate(plan.shots)}
-    shot = 0
-    for number, (pts, rgb) in enumerate(islice(_read(plan), plan.frames)):
-        if pts != plan.pts[number]:
-            raise InputError(f"{plan.input} has frame {number} at {pts}, not at {plan.pts[number]}; it has changed")
+    shot = sum(first <= start.frame for first in beginnings) - 1
+    for number, rgb in _frames_from(plan, start, window):
         first = number in beginnings
         shot = beginnings.get(number, shot)
-        yield _Moving(number, shot, first, pts, rgb, window.step(rgb, first=first))
+        yield _Moving(number, shot, first, plan.pts[number], rgb, window.step(rgb, first=first))
 
 
-def _read(plan: Plan) -> Iterator[tuple[int, np.ndarray]]:
-    with open_input(plan.input, plan.options, size=plan.size) as reader:
-        for batch in reader:
-            yield from zip(batch.pts, batch.rgb, strict=True)
+def _frames_from(plan: Plan, start: Start, window: "MotionWindow") -> Iterator[tuple[int, np.ndarray]]:
+    """The frames from the start on, after the ones before it are in the window.
+
+    They are known again by what was seen of them. Going there directly is quick; where that gives other pictures, as
+    in a damaged file, everything is decoded from the beginning as it was then.
+    """
+    before = start.frame - len(start.seen)
+    shot = max(first for first, _ in plan.shots if first <= start.frame)
+    for directly in (True, False) if start.frame and plan.options.on_error == "fail" else (False,):
+        first = before if directly else 0
+        frames = _numbered(plan, first)
+        past = [(number, rgb) for number, rgb in islice(frames, start.frame - first) if number >= before]
+        if tuple(seen(rgb) for _, rgb in past) == start.seen:
+            for number, rgb in past:
+                if number >= shot:
+                    window.remember(rgb)
+            yield from frames
+            return
+        frames.close()
+    raise InputError(f"{plan.input} shows other pictures before frame {start.frame} than it did; it has changed")
 
 
-def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving]) -> Iterator[_Painted]:
+def _numbered(plan: Plan, first: int) -> Generator[tuple[int, np.ndarray], None, None]:
+    """The frames from number `first` on."""
+    start_pts = probe_input(plan.input, plan.options).start_pts
+    start = (plan.pts[first] - start_pts) * plan.time_base if first else None
+    with open_input(plan.input, plan.options, size=plan.size, start=start) as reader:
+        timed = (pair for batch in reader for pair in zip(batch.pts, batch.rgb, strict=True))
+        for number, (pts, rgb) in enumerate(islice(timed, plan.frames - first), first):
+            if pts != plan.pts[number]:
+                raise InputError(f"{plan.input} has frame {number} at {pts}, not at {plan.pts[number]}; it has changed")
+            yield number, rgb
+
+
+def seen(rgb: np.ndarray) -> int:
+    """By what a picture is known again: its CRC-32."""
+    return zlib.crc32(np.ascontiguousarray(rgb).data)
+
+
+def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving], start: Start) -> Iterator[Painted]:
     """The chain: each frame starts from what the one before it left, and every shot starts anew."""
     from nst_video.colors import to_image, to_rgb
     from nst_video.stylizer import Controls
 
-    clock, device = 0.0, plan.machine.device
+    clock, device = float(plan.pts[max(start.frame - 1, 0)] * plan.time_base), plan.machine.device
+    state, painted = start.state, start.image
+    last_seen = deque(start.seen, maxlen=max(plan.coherence.references))
     for frame in frames:
         begun = time.perf_counter()
         now = float(frame.pts * plan.time_base)
@@ -227,14 +300,27 @@ def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving]) -> It
         painted, state = stylizer.step(to_image(frame.rgb[None], device), motion, state, controls)
         e_warp = None if previous is None else _warp_error(painted, previous, motion)
         done = time.perf_counter()
-        yield _Painted(
+        last_seen.append(seen(frame.rgb))
+        yield Painted(
             report=_report(frame, now, state.report, e_warp, done - begun),
             trace=state.report.trace if state.report else (),
             terms=state.report.terms if state.report else {},
             before=frame.rgb,
             after=to_rgb(painted)[0],
+            state=state,
+            image=painted,
+            seen=tuple(last_seen),
         )
         clock = now
+
+
+def _progress(painted: Painted, done: int, frames: int, resumed: int, elapsed: float) -> Progress:
+    facts = {name: getattr(painted, name) for name in ("report", "trace", "terms", "before", "after")}
+    return Progress(done, frames, elapsed, **facts, resumed=resumed)
+
+
+def _stopped(done: int, plan: Plan, sink: Sink) -> Stopped:
+    return Stopped(f"stopped after frame {done:,} of {plan.frames:,}; {sink.how_to_go_on()}")
 
 
 def _warp_error(painted: "Tensor", previous: "Tensor", motion: "Motion") -> float | None:
@@ -283,21 +369,6 @@ def make_stylizer(plan: Plan) -> FrameStylizer:
     return Stylizer(encoder, styles, effort=plan.effort, look=look, coherence=plan.coherence)
 
 
-def _writer(plan: Plan) -> VideoWriter:
-    options = plan.options
-    return VideoWriter(
-        plan.output,
-        info=probe_input(plan.input, options),
-        size=plan.size,
-        codec=options.codec,
-        crf=options.crf,
-        preset=options.preset,
-        overwrite=options.overwrite,
-        start=options.start,
-        end=options.end,
-    )
-
-
 @contextmanager
 def _memory_errors(plan: Plan) -> Iterator[None]:
     """What torch and Python raise when memory runs out, as one line that says what to do."""
@@ -331,3 +402,15 @@ def _result(plan: Plan, rows: Sequence[FrameReport], seconds: float) -> Result:
         e_warp=fmean(coherence) if coherence else None,
         rows=tuple(rows),
     )
+
+
+def _was_complete(job: Job) -> Result:
+    """The result of a render that ended with its output in place, but not with the job removed."""
+    log.info("%s is complete already", job.plan.output)
+    facts: dict[str, Any] = dict(job.ledger.summary or {})
+    rows = [report_of(row) for row in job.rows()]
+    if not job.plan.options.keep_job:
+        job.record(removing=True)
+        remove_folder(job.folder, job.lock)
+    facts |= {"output": job.plan.output, "size": job.plan.size}
+    return Result(**facts, rows=tuple(rows) if len(rows) == job.plan.frames else ())

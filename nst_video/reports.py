@@ -4,15 +4,16 @@ import importlib.util
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nst_video.errors import ResourceError, UsageError
+from nst_video.painted import row_of
 from nst_video.pictures import contact_sheet, write_picture
 from nst_video.plots import INSTALL, plot_trace
 
@@ -34,9 +35,15 @@ def plot_of(trace: Path) -> Path:
 
 
 def check_reports(
-    reports: Iterable[Path | None], taken: Iterable[str], *, overwrite: bool = False, plotting: bool = False
+    reports: Iterable[Path | None],
+    taken: Iterable[str],
+    *,
+    overwrite: bool = False,
+    plotting: bool = False,
+    ours: Container[str] = (),
 ) -> None:
     """Refuse, before a long render, reports that could not be written after it; None stands for one not asked for.
+    `ours`: real paths of reports that an unfinished render has begun, which may be replaced.
 
     UsageError: a report that exists (without `overwrite`) or has the name of one of the files in `taken`.
     ResourceError: a folder that is missing or not writable, or matplotlib missing where a plot is asked for.
@@ -46,7 +53,7 @@ def check_reports(
         if os.path.realpath(report) in names:
             raise UsageError(f"{report} is named twice; every file of a command needs its own name")
         names.add(os.path.realpath(report))
-        if report.exists() and not overwrite:
+        if report.exists() and not overwrite and os.path.realpath(report) not in ours:
             raise UsageError(f"{report} exists; give -y to overwrite it, or another name")
         if not os.access(report.parent, os.W_OK | os.X_OK):
             raise ResourceError(f"the folder {report.parent} of {report.name} is missing or not writable")
@@ -55,46 +62,51 @@ def check_reports(
 
 
 @contextmanager
-def writing_trace(path: Path) -> Iterator[Watcher]:
+def writing_trace(path: Path, earlier: Iterable[Mapping[str, Any]] = ()) -> Iterator[Watcher]:
     """Write a JSON line for every frame as it is done, its report and the loss and its terms after each evaluation;
-    then the plot.
+    then the plot. `earlier`: the lines of frames that were done in an earlier run.
     """
     curves: dict[str, tuple[float, ...]] = {}
     path.write_text("", encoding="utf-8")
 
-    def watch(progress: "Progress") -> None:
+    def write(row: Mapping[str, Any]) -> None:
         # Opened for each line: a render is long, and what it has written so far can be read meanwhile.
         with open(path, "a", encoding="utf-8") as file:
-            traces = {
-                "trace": _finite(progress.trace),
-                "terms": {name: _finite(values) for name, values in progress.terms.items()},
-            }
-            file.write(json.dumps(asdict(progress.report) | traces, allow_nan=False) + "\n")
-        curves[f"frame {progress.report.frame}"] = progress.trace
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+        curves[f"frame {row['frame']}"] = tuple(math.nan if value is None else value for value in row["trace"])
 
-    yield watch
+    for row in earlier:
+        write(row)
+    yield lambda progress: write(row_of(progress.report, progress.trace, progress.terms))
     plot_trace(curves, plot_of(path))
 
 
-def _finite(values: Iterable[float]) -> list[float | None]:
-    """JSON has no NaN."""
-    return [value if math.isfinite(value) else None for value in values]
+def sheet_frames(frames: int) -> frozenset[int]:
+    """The numbers of the frames that a contact sheet of a video of so many shows, evenly spaced."""
+    return frozenset(np.linspace(0, frames - 1, min(frames, _SHEET_PAIRS)).round().astype(int).tolist())
 
 
 @contextmanager
-def making_contact_sheet(path: Path, frames: int) -> Iterator[Watcher]:
-    """Keep up to 12 small pairs of pictures, evenly spaced over `frames`, and write them as one picture at the end."""
-    wanted = set(np.linspace(0, frames - 1, min(frames, _SHEET_PAIRS)).round().astype(int).tolist())
-    before: list[np.ndarray] = []
-    after: list[np.ndarray] = []
+def making_contact_sheet(
+    path: Path, frames: int, earlier: Mapping[int, tuple[np.ndarray, np.ndarray]] = MappingProxyType({})
+) -> Iterator[Watcher]:
+    """Keep up to 12 small pairs of pictures, evenly spaced over `frames`, and write them as one picture at the end.
+    `earlier`: pairs from an earlier run, by frame number.
+    """
+    wanted, pairs = sheet_frames(frames), dict(earlier)
 
     def watch(progress: "Progress") -> None:
         if progress.report.frame in wanted:
-            before.append(_small(progress.before))
-            after.append(_small(progress.after))
+            pairs[progress.report.frame] = (_small(progress.before), _small(progress.after))
 
     yield watch
+    before, after = zip(*(pairs[number] for number in sorted(pairs)), strict=True)
     write_picture(path, contact_sheet(before, after, columns=_SHEET_COLUMNS))
+
+
+def small_pair(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """A frame and its painted one side by side, as small as a contact sheet shows them: uint8 (h, 2 w, 3)."""
+    return np.concatenate([_small(before), _small(after)], axis=1)
 
 
 def _small(rgb: np.ndarray) -> np.ndarray:

@@ -9,6 +9,8 @@ import numpy as np
 from scenedetect import ContentDetector, FrameTimecode
 
 MIN_SHOT = 6  # frames; cuts that follow each other faster are a flash or a strobe
+SHORTEST_SEGMENT, LONGEST_SEGMENT = 48, 240  # frames; below, key frames cost too much, above, too much waits unencoded
+LARGEST_SEGMENT = 1 << 29  # bytes of its pictures
 
 
 class CutFinder:
@@ -53,3 +55,27 @@ def join_shots(cuts: Sequence[int], frames: int, min_shot: int = MIN_SHOT) -> tu
             kept.append(cut)
     edges = [0, *reversed(kept), frames]
     return tuple(pairwise(edges))
+
+
+def segments(shots: Sequence[tuple[int, int]], frame_bytes: int) -> tuple[tuple[int, int], ...]:
+    """Shots (first, last + 1) -> the parts (first, last + 1) that are encoded on their own, in order and without gaps.
+
+    They depend on the shots and on the size of a frame, never on when a render was stopped: so a resumed render is
+    encoded like an uninterrupted one. They begin at cuts, where an encoder begins anew anyway; short shots share a
+    segment, and a long one is divided evenly, because the first frame of a segment costs most.
+
+    >>> segments(((0, 20), (20, 60), (60, 90), (90, 600)), frame_bytes=384 * 216 * 3)
+    ((0, 60), (60, 260), (260, 430), (430, 600))
+    """
+    longest = max(SHORTEST_SEGMENT // 2, min(LONGEST_SEGMENT, LARGEST_SEGMENT // frame_bytes))
+    edges = [shots[0][0]]
+    for _, end in shots:
+        if end - edges[-1] >= SHORTEST_SEGMENT or end == shots[-1][1]:
+            edges.append(end)
+    if len(edges) > 2 and edges[-1] - edges[-2] < SHORTEST_SEGMENT:
+        del edges[-2]  # a short rest is no segment of its own
+    parts: list[tuple[int, int]] = []
+    for first, end in pairwise(edges):
+        count = -(-(end - first) // longest)
+        parts += pairwise(first + (end - first) * part // count for part in range(count + 1))
+    return tuple(parts)

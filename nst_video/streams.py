@@ -16,6 +16,7 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Disposition
 
 from nst_video.errors import InputError, ResourceError
+from nst_video.files import NOTHING_KEPT
 from nst_video.probe import VideoInfo, exact, main_stream, open_input, unit
 
 log = logging.getLogger(__name__)
@@ -174,9 +175,15 @@ class Companions:
     """The source's other streams, muxed in step with the video so that neither side is held in memory."""
 
     def __init__(
-        self, info: VideoInfo, output: OutputContainer, suffix: str, on_step: Callable[[], None] = lambda: None
+        self,
+        info: VideoInfo,
+        output: OutputContainer,
+        suffix: str,
+        *,
+        alone: bool = False,
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        """on_step: called for every packet that is read."""
+        """alone: the source has nothing to add. on_step: called for every packet that is read."""
         self.on_step = on_step
         self.output, self.path = output, info.path
         self.refused = 0  # packets that the muxer did not take
@@ -188,7 +195,7 @@ class Companions:
         self.packets: Iterator[av.Packet] = iter(())
         self.waiting: av.Packet | None = None
         self.source: InputContainer | None = None
-        if info.kind in ("video", "gif"):
+        if info.kind in ("video", "gif") and not alone:
             self.source = self.files.enter_context(open_input(info.path, info.max_pixels))
             self._plan(info, suffix)
 
@@ -245,7 +252,7 @@ class Companions:
             if packets.get(index, 0) < self.counts.get(index, 0) - self.refused:
                 raise ResourceError(
                     f"the output did not verify: {packets.get(index, 0)} of {self.counts.get(index, 0)} packets of "
-                    "sound read back; nothing was kept"
+                    f"sound read back{NOTHING_KEPT}"
                 )
 
     def finish(self, path: str | os.PathLike[str]) -> None:

@@ -155,7 +155,7 @@ def rehearse(info: VideoInfo, request: Request, first_pts: int, on_step: Callabl
         (info.origin_pts if options.start is None else first_pts) * base,
     )
     output = av.open(Nowhere(), "w", format=CONTAINERS[suffix], container_options={"avoid_negative_ts": "disabled"})
-    companions = Companions(info, output, suffix, on_step)
+    companions = Companions(info, output, suffix, on_step=on_step)
     try:
         if companions.carriers:
             companions.start(cut, _Painted())

@@ -230,6 +230,7 @@ class VideoWriter:
             self._channel.check()
             if self._last_pts is None:
                 raise InputError(f"no frames to write to {self.path}")
+            self._output.verify()
             self._output.publish()
         except BaseException:
             self.abort()

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_help_names_every_option_with_its_default(capsys):
     assert "nst-video score" in text
 
 
-@pytest.mark.parametrize("command", ["score", "info"])
+@pytest.mark.parametrize("command", ["score", "status", "info"])
 def test_the_other_commands_have_help(capsys, command):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
@@ -146,7 +147,7 @@ def test_lack_of_memory_is_one_line(files, capsys, monkeypatch):
     def fail(*args, **options):
         raise MemoryError
 
-    monkeypatch.setattr("nst_video.plan.make_plan", fail)
+    monkeypatch.setattr("nst_video.resume.make_plan", fail)
     assert main(["in.mp4", "style.png", "out.mp4"]) == 4
     assert capsys.readouterr().err.startswith("nst-video: error: not enough memory; choose a smaller --size")
 
@@ -241,22 +242,68 @@ def test_debug_shows_where_an_error_came_from(files, capsys):
     assert printed.splitlines()[-1].startswith("nst-video: error: gone.mp4")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
-def test_stopped_half_way_nothing_is_left(files, number, code):
+SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
+# A test run in the background of a shell inherits an ignored SIGINT, which the program would leave ignored.
+HEED = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("nst_video", run_name="__main__")
+"""
+
+
+@contextmanager
+def running(*words):
+    """The program with these words, as a process of its own; ended if it is still there afterwards."""
+    with subprocess.Popen([sys.executable, "-c", HEED, *words], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_one_signal_saves_and_the_same_command_goes_on(files, name):
+    words = ["in.mp4", "style.png", "out.mp4", "--size", "64", "--first-iterations", "2", "--iterations", "12"]
+    with running(*words) as process:
+        assert "frame 1 of 5" in process.stderr.readline()
+        process.send_signal(getattr(signal, name))
+        said = process.stderr.read().splitlines()
+        assert process.wait(timeout=60) == 5
+    assert "finishing this frame and saving; a second signal stops at once" in said[0]
+    assert re.search(
+        r"stopped after frame \d of 5; .* kept in out.mp4.nst; to go on: nst-video in.mp4 style.png", said[-1]
+    )
+    assert not (files / "out.mp4").exists()
+    with running(*words) as process:
+        said = process.stderr.read()
+        assert process.wait(timeout=60) == 0
+    assert re.search(r"resuming at frame \d of 5\n", said)
+    assert sorted(path.name for path in files.iterdir()) == ["b.png", "in.mp4", "out.mp4", "style.png"]
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_second_signal_stops_at_once(files, name):
     before = set(files.iterdir())
     words = ["in.mp4", "style.png", "out.mp4", "--size", "64", "--first-iterations", "2", "--iterations", "100000"]
-    # A test run in the background of a shell inherits an ignored SIGINT, which Python would leave ignored.
-    heed = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    command = [sys.executable, "-c", heed + "runpy.run_module('nst_video', run_name='__main__')", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
+    with running(*words) as process:
         assert "frame 1 of 5" in process.stderr.readline()
-        process.send_signal(number)
+        process.send_signal(getattr(signal, name))
+        assert "finishing this frame" in process.stderr.readline()
+        process.send_signal(getattr(signal, name))
         rest = process.stderr.read()
-        assert process.wait(timeout=60) == code
+        assert process.wait(timeout=60) == SIGNALS[name]
     assert rest.splitlines()[-1].startswith("nst-video: error: ")
     assert "Traceback" not in rest
-    assert set(files.iterdir()) == before
+    assert set(files.iterdir()) == before  # nothing was finished that could be gone on with
+
+
+def test_a_signal_before_the_render_stops_at_once(files, capsys, monkeypatch):
+    def interrupted(*args, **options):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("nst_video.resume.make_plan", interrupted)
+    assert main(["in.mp4", "style.png", "out.mp4", *FAST]) == 143
+    assert capsys.readouterr().err == "nst-video: error: terminated; no output was written\n"
 
 
 def test_the_program_can_be_run_as_a_module():

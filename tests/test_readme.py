@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from media import make_video, picture
 
-from nst_video.cli import EXAMPLES, make_parser, make_score_parser
+from nst_video.cli import EXAMPLES, make_parser, make_score_parser, make_status_parser
 from nst_video.options import PRESETS
 from nst_video.pictures import write_picture
 
@@ -31,8 +31,9 @@ def test_every_command_is_understood(line):
     if words[0] == "info":
         assert words == ["info"]
         return
-    parser = make_score_parser() if words[0] == "score" else make_parser()
-    assert parser.parse_args(words[1:] if words[0] == "score" else words).input
+    parsers = {"score": make_score_parser(), "status": make_status_parser()}
+    args = parsers.get(words[0], make_parser()).parse_args(words[1:] if words[0] in parsers else words)
+    assert args.output
 
 
 def test_the_table_of_presets_is_theirs():

@@ -1,0 +1,147 @@
+"""What a render's pixels depend on, in a form that can be kept and compared: a job is only gone on with when it is the
+same.
+"""
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nst_video import __version__
+from nst_video.errors import InputError
+from nst_video.files import sha256_of
+from nst_video.options import (
+    CoherenceOptions,
+    EffortOptions,
+    LookOptions,
+    MachineOptions,
+    OutputOptions,
+    flag_name,
+    resolve_effort,
+)
+from nst_video.plain import plain
+from nst_video.sequences import find_sequence
+
+if TYPE_CHECKING:
+    from nst_video.plan import Style
+
+# These say what is refused and what is kept, and may be others every time.
+LIMITS = ("overwrite", "restart", "keep_job", "max_pixels", "max_duration")
+# These change no pixel: where files are, besides.
+NEUTRAL = frozenset({"quality", "offline", "weights", *LIMITS})
+# These only say how the painted frames are written.
+ENCODING = ("codec", "crf", "preset", "lossless")
+# Distributions whose code paints, decodes or encodes; of several with one purpose that which is installed.
+PACKAGES = ("torch", "numpy", "av", "opencv-python", "opencv-python-headless", "opencv-contrib-python")
+
+_WHOLE = 1 << 28  # bytes of a file that are all hashed; of a larger one, samples
+_SAMPLE, _SAMPLES = 1 << 20, 64
+
+
+def fingerprint(
+    input: str,
+    styles: Sequence["Style"],
+    *,
+    effort: EffortOptions,
+    look: LookOptions,
+    coherence: CoherenceOptions,
+    options: OutputOptions,
+    machine: MachineOptions,
+) -> dict[str, Any]:
+    """Name -> value, as plain JSON types, of everything that decides a pixel of the painted frames; InputError where a
+    file cannot be read.
+    """
+    found: dict[str, Any] = {"input": digest(input)}
+    for number, style in enumerate(styles, 1):
+        found[f"style {number}"] = digest(style.path)
+        found[f"weight of style {number}"] = style.weight
+    if machine.weights is not None:
+        found["--weights"] = digest(machine.weights)
+    for group in (resolve_effort(effort), look, coherence, options, machine):
+        named = {name: value for name, value in asdict(group).items() if name not in NEUTRAL and name not in ENCODING}
+        found |= {flag_name(name): plain(value) for name, value in named.items()}
+    return found | packages()
+
+
+def encoding(options: OutputOptions) -> dict[str, Any]:
+    """Name -> value of what only decides how the frames are written."""
+    return {flag_name(name): getattr(options, name) for name in ENCODING}
+
+
+def packages() -> dict[str, str]:
+    """The versions of this program and of what it computes with."""
+    found = {"nst-video": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def processor() -> str:
+    """What computes: its model where the system tells it, else its family. Others may round differently."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs, each in words such as "--size 64 then, 96 now"."""
+    names = [*then, *(name for name in now if name not in then)]
+    return [
+        f"{name} {_shown(then.get(name))} then, {_shown(now.get(name))} now"
+        for name in names
+        if then.get(name) != now.get(name)
+    ]
+
+
+def digest(path: str) -> str:
+    """Size and SHA-256 of a file, or of all pictures of a sequence; of a large file, of samples all over it."""
+    try:
+        sequence = find_sequence(path) if os.path.isdir(path) or not os.path.exists(path) else None
+        if sequence is not None:
+            return _digest_of_many(sequence.files)
+        size = os.path.getsize(path)
+        checksum = sha256_of(Path(path)) if size <= _WHOLE else _sampled(path, size, _SAMPLES, _SAMPLE)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    return f"{size} bytes, SHA-256 {checksum}"
+
+
+def _digest_of_many(files: Iterable[str]) -> str:
+    checksum, count, total = hashlib.sha256(), 0, 0
+    for file in files:
+        size = os.path.getsize(file)
+        checksum.update(f"{os.path.basename(file)} {size} {_sampled(file, size, 4, 1 << 14)}\n".encode())
+        count, total = count + 1, total + size
+    return f"{count} pictures of {total} bytes, SHA-256 {checksum.hexdigest()}"
+
+
+def _sampled(path: str, size: int, samples: int, length: int) -> str:
+    """SHA-256 of `samples` pieces evenly over the file, the first at its beginning and the last at its end."""
+    checksum = hashlib.sha256()
+    with open(path, "rb") as file:
+        for number in range(samples):
+            file.seek(max(0, (size - length) * number // (samples - 1)))
+            checksum.update(file.read(length))
+    return checksum.hexdigest()
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not given"
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"{text[:60]}..." if len(text) > 64 else text
+
+
+def with_encoding(options: OutputOptions, now: OutputOptions) -> OutputOptions:
+    """The options a job was begun with, and from those given now whatever changes no painted pixel."""
+    fresh = {name: getattr(now, name) for name in (*ENCODING, *LIMITS)}
+    return replace(options, **fresh)

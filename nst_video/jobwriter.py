@@ -1,0 +1,310 @@
+"""Frames go into a job: kept without loss, then sealed segment by segment, on a thread of its own; at last the output
+is made of them.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from nst_video.channel import Channel
+from nst_video.codecs import check_output
+from nst_video.errors import ResourceError
+from nst_video.files import DISK_ERRORS, NOTHING_KEPT, sync, sync_folder, write_whole
+from nst_video.job import PART, Checkpoint, Job, Sealed, remove_folder
+from nst_video.lossless import FrameLog, KeptFrame, intact, read_frames
+from nst_video.output import Output, open_output
+from nst_video.pictures import write_picture
+from nst_video.probe import VideoInfo
+from nst_video.segments import JoinedOutput, KeptFile, encode_segment
+
+if TYPE_CHECKING:
+    from nst_video.states import Packed
+
+log = logging.getLogger(__name__)
+
+OFTEN, SELDOM = 15.0, 60.0  # seconds between checkpoints: not more often, unless a frame takes longer, nor more seldom
+SHARE = 0.01  # of the time, that checkpoints may take
+WAITING = 4  # frames and checkpoints handed over and not yet written
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What going on after `done` frames takes: see Checkpoint. state: None where the next frame begins a shot."""
+
+    done: int
+    seconds: float
+    state: "Packed | None"
+    seen: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A frame and its painted one, small, side by side: uint8 (H, W, 3)."""
+
+    number: int
+    both: np.ndarray
+
+
+class JobWriter:
+    """Takes every frame of the plan from the first that the job lacks, in order, and checkpoints between them."""
+
+    def __init__(self, job: Job, info: VideoInfo) -> None:
+        """info: what probe found in the source."""
+        self.job, self.info = job, info
+        self._ends = {last for _, last in job.segments}
+        self._log: FrameLog | None = None
+        self._kept = time.monotonic()
+        self._cost = 0.0  # seconds that the last checkpoint took
+        self._waiting = False  # for a checkpoint to be written
+        self._channel: Channel[KeptFrame | Moment | Pair] = Channel(WAITING)
+        self._thread = threading.Thread(target=self._work, name="nst-video job", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()
+        self._thread.join()
+
+    def write(self, item: KeptFrame | Pair) -> None:
+        """The next frame, or a pair for the contact sheet. Raises what writing an earlier one raised."""
+        self._channel.put(item)
+
+    def wants(self, done: int) -> bool:
+        """Whether it is time for a checkpoint after `done` frames: at the end of every segment, and now and then."""
+        pause = min(SELDOM, max(OFTEN, self._cost / SHARE))
+        return done in self._ends or (not self._waiting and time.monotonic() - self._kept >= pause)
+
+    def keep(self, moment: Moment) -> None:
+        """A checkpoint after the frames written so far."""
+        self._kept, self._waiting = time.monotonic(), True
+        self._channel.put(moment)
+
+    def finish(self) -> None:
+        """Waits until everything is written, and raises what writing raised."""
+        self._channel.finish()
+        self._thread.join()
+        self._channel.check()
+
+    # ------------------------------------------------------------------------------------------ on the thread
+
+    def _work(self) -> None:
+        try:
+            with errors_of(self.job):
+                self._catch_up()
+                for item in self._channel:
+                    self._HANDLERS[type(item)](self, item)
+        except BaseException as error:
+            self._channel.close(error)
+        finally:
+            if self._log is not None:
+                self._log.close()
+
+    def _catch_up(self) -> None:
+        """Goes on where the last process ended: encodes what it could not, and opens the log of the open segment."""
+        self._encode_anew()
+        segment = len(self.job.ledger.sealed)
+        if segment == len(self.job.segments):
+            return
+        first, last = self.job.segments[segment]
+        path, done = self.job.frames_path(segment), self.job.done
+        if done > first:
+            keep = intact(path, first)[done - first - 1]
+            self._log = FrameLog(path, self.job.plan.size, keep=keep)
+            if done == last:
+                self._seal()
+
+    def _encode_anew(self) -> None:
+        """Encodes segments whose frames are kept, after the codec was changed."""
+        for number, sealed in enumerate(self.job.ledger.sealed):
+            if self.job.kind == "video" and sealed.video is None and not self._channel.closed:
+                video, delay = self._encode(number)
+                if video is None:
+                    return
+                before, after = self.job.ledger.sealed[:number], self.job.ledger.sealed[number + 1 :]
+                fresh = Sealed(sealed.first, sealed.last, sealed.pts, video, delay, sealed.frames)
+                self.job.record(sealed=(*before, fresh, *after))
+
+    def _frame(self, frame: KeptFrame) -> None:
+        if self._log is None:
+            path = self.job.frames_path(len(self.job.ledger.sealed))
+            self._log = FrameLog(path, self.job.plan.size)
+            sync_folder(self.job.folder)
+        self._log.append(frame)
+
+    def _pair(self, pair: Pair) -> None:
+        write_picture(self.job.pair_path(pair.number), pair.both)
+
+    def _moment(self, moment: Moment) -> None:
+        assert self._log is not None
+        begun = time.monotonic()
+        self._log.sync()
+        state, before = None, self.job.ledger.checkpoint
+        if moment.state is not None:
+            path = self.job.path(f"state-{moment.done:08}.safetensors")
+            write_whole(path, moment.state.to_bytes())
+            state = KeptFile.of(path)
+        self.job.record(checkpoint=Checkpoint(moment.done, moment.seconds, state, moment.seen))
+        if before is not None and before.state is not None and before.state != state:
+            self.job.path(before.state.name).unlink(missing_ok=True)
+        self._cost, self._waiting = time.monotonic() - begun, False
+        if moment.done in self._ends:
+            self._seal()
+
+    def _seal(self) -> None:
+        """Makes the open segment, whose frames are all there, a finished one."""
+        assert self._log is not None
+        self._log.close()
+        self._log = None
+        number = len(self.job.ledger.sealed)
+        first, last = self.job.segments[number]
+        path, options = self.job.frames_path(number), self.job.plan.options
+        video, delay = self._encode(number) if self.job.kind == "video" else (None, 0)
+        if self._channel.closed:
+            return
+        frames = KeptFile.of(path) if options.lossless or video is None else None
+        pts = self.job.plan.pts[first], self.job.plan.pts[last - 1]
+        self.job.record(sealed=(*self.job.ledger.sealed, Sealed(first, last, pts, video, delay, frames)))
+        if frames is None:
+            path.unlink()
+
+    def _encode(self, number: int) -> tuple[KeptFile | None, int]:
+        """The segment, encoded; (None, 0) where the work was given up meanwhile."""
+        first, last = self.job.segments[number]
+        encoded = encode_segment(
+            self.job.video_path(number),
+            read_frames(self.job.frames_path(number)),
+            self.job.plan.pts[first:last],
+            stopped=lambda: self._channel.closed,
+            path=self.job.plan.output,
+            info=self.info,
+            **_encoding(self.job),
+        )
+        return encoded or (None, 0)
+
+    _HANDLERS: ClassVar[dict[type, Callable[..., None]]] = {KeptFrame: _frame, Moment: _moment, Pair: _pair}
+
+
+def publish(job: Job, info: VideoInfo, summary: dict[str, Any], stopped: Callable[[], bool]) -> bool:
+    """Make the output of the finished segments, verify it and give it its name; False where `stopped` said so before.
+
+    summary: of the render, kept until the job is removed, which is the last thing done unless the job is to be kept.
+    """
+    plan, options = job.plan, job.plan.options
+    with errors_of(job):
+        part = job.path(PART)
+        settings = _encoding(job) | {"start": options.start, "end": options.end, "part": part, "info": info}
+        output = _join(job, settings, stopped) if job.kind == "video" else _replay(job, settings, stopped)
+        if output is None:
+            return False
+        # Of a sequence, a process that was killed may have moved the first pictures already.
+        taken = options.overwrite or (job.kind == "sequence" and job.ledger.published is not None)
+        check_output(plan.output, source=plan.input, codec=options.codec, crf=options.crf, overwrite=taken)
+        if part.is_file():
+            sync(part)
+            job.record(published=KeptFile(os.path.basename(plan.output), KeptFile.of(part).sha256), summary=summary)
+        else:
+            job.record(published=KeptFile(os.path.basename(plan.output), ""), summary=summary)
+        output.publish()
+        if not options.keep_job:
+            job.record(removing=True)
+            remove_folder(job.folder, job.lock)
+    return True
+
+
+def check_writing(job: Job, info: VideoInfo) -> None:
+    """Open the output once and discard it, so that what it cannot hold is refused or said now, not after the render."""
+    with errors_of(job):
+        settings = _encoding(job) | {"start": None, "end": None, "part": job.path(PART), "info": info}
+        (JoinedOutput(job.plan.output, **settings) if job.kind == "video" else _opened(job, settings)).discard()
+
+
+def _opened(job: Job, settings: dict[str, Any]) -> Output:
+    return open_output(job.kind, job.plan.output, **settings)
+
+
+def is_published(job: Job) -> bool:
+    """Whether the output that this job made is there, unchanged."""
+    published = job.ledger.published
+    if published is None:
+        return False
+    output = Path(job.plan.output)
+    if published.sha256:
+        return output.is_file() and KeptFile.of(output).sha256 == published.sha256
+    return job.ledger.removing  # of a sequence, only the last step says that all pictures were moved
+
+
+def _join(job: Job, settings: dict[str, Any], stopped: Callable[[], bool]) -> Output | None:
+    output = JoinedOutput(job.plan.output, **settings)
+    segments = job.ledger.sealed
+    paths = [job.path(one.video.name) for one in segments if one.video is not None]
+    try:
+        whole = output.join(paths, job.plan.pts, max(one.delay for one in segments), stopped)
+        if whole:
+            output.verify()
+    except BaseException:
+        output.discard()
+        raise
+    if not whole:
+        output.discard()
+    return output if whole else None
+
+
+def _replay(job: Job, settings: dict[str, Any], stopped: Callable[[], bool]) -> Output | None:
+    """A gif or a sequence, written from the frames that are kept."""
+    output = _opened(job, settings)
+    whole = False
+    try:
+        for frame in _all_frames(job):
+            if stopped():
+                return None
+            output.write(frame.rgb, job.plan.pts[frame.number])
+        output.finish()
+        output.verify()
+        whole = True
+    finally:
+        if not whole:
+            output.discard()
+    return output
+
+
+def _all_frames(job: Job) -> Iterator[KeptFrame]:
+    for number in range(len(job.ledger.sealed)):
+        yield from read_frames(job.frames_path(number))
+
+
+def _encoding(job: Job) -> dict[str, Any]:
+    options = job.plan.options
+    return {"size": job.plan.size, "codec": options.codec, "crf": options.crf, "preset": options.preset}
+
+
+@contextmanager
+def errors_of(job: Job) -> Iterator[None]:
+    """What the disk refuses becomes one line that says what is kept and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise ResourceError(f"cannot write {error.filename or job.folder}: {error.strerror}; {_kept(job)}") from error
+    except ResourceError as error:
+        raise ResourceError(f"{str(error).removesuffix(NOTHING_KEPT)}; {_kept(job)}") from error
+
+
+def _kept(job: Job) -> str:
+    if not job.done:
+        return "nothing was finished yet"
+    finished = "1 frame" if job.done == 1 else f"{job.done:,} frames"
+    return f"{finished} finished so far are kept in {job.folder}: put it right and run the same command again"

@@ -1,0 +1,211 @@
+"""Beginning a render that can be stopped, and going on with one that was: the same call does either."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nst_video.codecs import check_output
+from nst_video.errors import InputError, UsageError
+from nst_video.fingerprint import differences, encoding, fingerprint, processor, with_encoding
+from nst_video.job import (
+    LEDGER,
+    MANIFEST,
+    Job,
+    Ledger,
+    Manifest,
+    clear_folder,
+    is_ours,
+    job_folder,
+    make_folder,
+    remove_folder,
+)
+from nst_video.joblock import JobLock
+from nst_video.jobwriter import is_published
+from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, MachineOptions, OutputOptions
+from nst_video.plan import Plan, StyleLike, make_plan, style_shares
+from nst_video.resources import check_disk, check_memory
+
+log = logging.getLogger(__name__)
+
+
+def open_job(
+    input: str | os.PathLike[str],
+    styles: StyleLike | Sequence[StyleLike],
+    output: str | os.PathLike[str],
+    *,
+    effort: EffortOptions = EffortOptions(),
+    look: LookOptions = LookOptions(),
+    coherence: CoherenceOptions = CoherenceOptions(),
+    options: OutputOptions = OutputOptions(),
+    machine: MachineOptions = MachineOptions(),
+    command: str = "",
+    reports: Iterable[str | os.PathLike[str]] = (),
+) -> Job:
+    """The job of a video, gif or sequence, locked for this process: an unfinished one where there is one, or a new one.
+
+    Arguments as `make_plan`; `command` says, for people, how to go on with it; `reports` are files that belong to it.
+
+    Raises:
+        UsageError: the unfinished one was begun with other settings; or what `make_plan` raises.
+        ResourceError: another process works on it, or there is too little room on the disk.
+    """
+    settings: dict[str, Any] = {
+        "effort": effort,
+        "look": look,
+        "coherence": coherence,
+        "options": options,
+        "machine": machine,
+    }
+    folder = job_folder(output)
+    lock = JobLock(folder)
+    try:
+        if not options.restart and folder.joinpath(MANIFEST).exists():
+            job = _found(folder, lock, input, styles, output, settings)
+            if job is not None:
+                return job
+        _tidy(folder, lock)
+        return _begin(folder, lock, input, styles, output, settings, command, reports)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _tidy(folder: Path, lock: JobLock) -> None:
+    """Remove what is left of a job whose removal, or whose making, was cut off."""
+    if folder.is_dir() and not folder.joinpath(MANIFEST).exists() and is_ours(folder):
+        lock.take()
+        if not folder.joinpath(MANIFEST).exists():
+            remove_folder(folder, lock)
+
+
+def _begin(
+    folder: Path,
+    lock: JobLock,
+    input: str | os.PathLike[str],
+    styles: StyleLike | Sequence[StyleLike],
+    output: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    command: str,
+    reports: Iterable[str | os.PathLike[str]],
+) -> Job:
+    """A new job; what is left of an older one in its folder is given up."""
+    plan = make_plan(input, styles, output, **settings)
+    print_of = fingerprint(plan.input, plan.styles, **settings)
+    check_disk(plan, folder.parent)
+    check_memory(plan)
+    make_folder(folder)
+    lock.take()
+    names = tuple(os.path.realpath(report) for report in reports)
+    manifest = Manifest(print_of, encoding(plan.options), processor(), plan, command, names)
+    job = Job(folder, manifest, lock=lock)
+    if folder.joinpath(MANIFEST).exists():
+        folder.joinpath(MANIFEST).unlink()
+        log.info("the unfinished render in %s is given up", folder)
+    clear_folder(folder)
+    job.rewrite(manifest)
+    return job
+
+
+def _found(
+    folder: Path,
+    lock: JobLock,
+    input: str | os.PathLike[str],
+    styles: StyleLike | Sequence[StyleLike],
+    output: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+) -> Job | None:
+    """The unfinished job, ready to go on; None where it is only the rest of one that was done."""
+    before = lock.take()
+    if before is not None and not before.lives():
+        log.info("%s was left by %s, which is gone", folder, before)
+    if not folder.joinpath(MANIFEST).exists():
+        return None
+    job = Job(folder, Manifest.read(folder / MANIFEST), Ledger.read(folder / LEDGER), lock)
+    shares = style_shares(styles)
+    now = fingerprint(os.fspath(input), shares, **settings)
+    changed = differences(job.manifest.fingerprint, now)
+    if job.ledger.removing and (changed or not is_published(job)):
+        return None
+    if changed:
+        raise _refusal(job, changed)
+    plan = _with(job.plan, os.fspath(input), os.fspath(output), shares, settings["options"], settings["machine"])
+    _change_encoding(job, replace(job.manifest, plan=plan, encoding=encoding(plan.options)))
+    if not is_published(job):
+        _check_ready(job)
+    return job
+
+
+def _with(
+    plan: Plan, input: str, output: str, styles: tuple[Any, ...], options: OutputOptions, machine: MachineOptions
+) -> Plan:
+    """The plan as it was made, with the files where they are now and what changes no painted pixel."""
+    return replace(
+        plan,
+        input=input,
+        output=output,
+        styles=styles,
+        options=with_encoding(plan.options, options),
+        machine=replace(plan.machine, offline=machine.offline, weights=machine.weights),
+    )
+
+
+def _change_encoding(job: Job, manifest: Manifest) -> None:
+    """Take over another codec, crf or preset where that needs no painting; UsageError where it would."""
+    changed = differences(job.manifest.encoding, manifest.encoding)
+    sealed = job.ledger.sealed
+    if changed and any(one.frames is None for one in sealed):
+        raise _refusal(job, changed)
+    if changed:
+        log.info("written anew with %s; nothing has to be painted again", ", ".join(changed))
+        job.record(published=None, sealed=tuple(replace(one, video=None, delay=0) for one in sealed))
+        job.rewrite(manifest)
+    job.manifest = manifest
+
+
+def _check_ready(job: Job) -> None:
+    """What may have changed around the job since it was left, and where it goes on."""
+    plan, options = job.plan, job.plan.options
+    moved = job.kind == "sequence" and job.ledger.published is not None  # some pictures may be in their place already
+    check_output(
+        plan.output,
+        source=plan.input,
+        codec=options.codec,
+        crf=options.crf,
+        preset=options.preset,
+        overwrite=options.overwrite or moved,
+    )
+    for loss in job.settle_start():
+        log.warning("%s; it is painted again", loss)
+    check_disk(plan, job.folder.parent, done=job.done)
+    if job.manifest.processor != processor():
+        log.warning(
+            "begun on %s; on this %s the frames from here on may differ in their last bits",
+            job.manifest.processor,
+            processor(),
+        )
+    if job.done < plan.frames:
+        log.info("resuming at frame %s of %s", f"{job.done + 1:,}", f"{plan.frames:,}")
+    else:
+        log.info("all %s frames are painted; finishing %s", f"{plan.frames:,}", plan.output)
+
+
+def _refusal(job: Job, changed: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"{job.folder} holds {job.done} of {job.plan.frames} frames rendered with other settings: "
+        f"{'; '.join(changed)}. Give the old ones to go on, --restart to begin anew, or another output"
+    )
+
+
+def left_by(reports: Iterable[Path | None], output: str | os.PathLike[str]) -> set[str]:
+    """The real paths of those reports that an unfinished render of `output` has begun to write."""
+    manifest = job_folder(output) / MANIFEST
+    if not manifest.exists():
+        return set()
+    try:
+        known = set(Manifest.read(manifest).reports)
+    except InputError:
+        return set()
+    return {os.path.realpath(report) for report in reports if report is not None} & known

@@ -1,0 +1,178 @@
+"""Where painted frames go: straight into the output, or into a job that can be gone on with."""
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from nst_video.errors import InputError
+from nst_video.job import Job
+from nst_video.jobwriter import JobWriter, Moment, Pair, check_writing, publish
+from nst_video.lossless import KeptFrame
+from nst_video.painted import Painted, Start
+from nst_video.plan import Plan
+from nst_video.probe import VideoInfo
+from nst_video.reports import sheet_frames, small_pair
+from nst_video.video import VideoWriter
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Sink(Protocol):
+    """A context manager that takes the frames in order, those that it has already left out."""
+
+    seconds: float  # of work before this run
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def rows(self) -> Sequence[dict[str, Any]]:
+        """The rows of the frames that are there already."""
+
+    def start(self, stylizer: Any, device: "torch.device | str") -> Start:
+        """Where to begin."""
+
+    def write(self, painted: Painted, seconds: float, *, checkpoint: bool) -> None:
+        """The next frame, after `seconds` of work in all; with `checkpoint` going on from here must be possible."""
+
+    def stop(self) -> None:
+        """No more frames in this run: wait until what was written is safe."""
+
+    def finish(self, summary: Callable[[], dict[str, Any]], stopped: Callable[[], bool]) -> bool:
+        """Every frame is there: make the output; False where `stopped` said so before."""
+
+    def how_to_go_on(self) -> str:
+        """What becomes of a stopped render, for people."""
+
+
+class FileSink:
+    """Writes the output in one go; nothing is left unless `finish` was reached."""
+
+    seconds = 0.0
+
+    def __init__(self, plan: Plan, info: VideoInfo) -> None:
+        self._plan, self._info = plan, info
+        self._writer: VideoWriter | None = None
+
+    def __enter__(self) -> Self:
+        options = self._plan.options
+        self._writer = VideoWriter(
+            self._plan.output,
+            info=self._info,
+            size=self._plan.size,
+            codec=options.codec,
+            crf=options.crf,
+            preset=options.preset,
+            overwrite=options.overwrite,
+            start=options.start,
+            end=options.end,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.abort()
+
+    def rows(self) -> Sequence[dict[str, Any]]:
+        """None: it always begins anew."""
+        return []
+
+    def start(self, stylizer: Any, device: "torch.device | str") -> Start:
+        """The beginning."""
+        return Start()
+
+    def write(self, painted: Painted, seconds: float, *, checkpoint: bool) -> None:
+        """The next frame."""
+        assert self._writer is not None
+        self._writer.write(painted.after[None], (painted.report.pts,))
+
+    def stop(self) -> None:
+        """Nothing is kept."""
+
+    def finish(self, summary: Callable[[], dict[str, Any]], stopped: Callable[[], bool]) -> bool:
+        """Verify the output and give it its name."""
+        writer, self._writer = self._writer, None
+        assert writer is not None
+        writer.close()
+        return True
+
+    def how_to_go_on(self) -> str:
+        """Nothing is kept."""
+        return "nothing was kept"
+
+
+class JobSink:
+    """Keeps every frame in a job, and makes the output at the end."""
+
+    def __init__(self, job: Job, info: VideoInfo) -> None:
+        self._job, self._info = job, info
+        self._writer = JobWriter(job, info)
+        self._starts = {first for first, _ in job.plan.shots}
+        self._sheet = sheet_frames(job.plan.frames)
+        point = job.ledger.checkpoint
+        self.seconds = point.seconds if point else 0.0
+
+    def __enter__(self) -> Self:
+        check_writing(self._job, self._info)
+        self._writer.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+
+    def rows(self) -> Sequence[dict[str, Any]]:
+        """The rows of the finished frames; InputError where some are missing."""
+        rows = self._job.rows()
+        if [row["frame"] for row in rows] != list(range(self._job.done)):
+            raise InputError(f"{self._job.folder} lacks rows of finished frames; give --restart to begin anew")
+        return rows
+
+    def start(self, stylizer: Any, device: "torch.device | str") -> Start:
+        """What the last finished frame left."""
+        from torch import Tensor
+
+        from nst_video.states import read_packed, unpack
+
+        done, point = self._job.done, self._job.ledger.checkpoint
+        if point is None or point.done != done or point.state is None:
+            seen = point.seen if point is not None and point.done == done else ()
+            return Start(frame=done, seconds=self.seconds, seen=seen)
+        kind: Any = tuple[type(stylizer.initial_state()), Tensor]  # type: ignore[misc]
+        state, image = unpack(read_packed(self._job.path(point.state.name)), kind, device)
+        return Start(done, self.seconds, state, image, point.seen)
+
+    def write(self, painted: Painted, seconds: float, *, checkpoint: bool) -> None:
+        """The next frame, and a checkpoint where it is time for one."""
+        number = painted.report.frame
+        self._writer.write(KeptFrame(number, painted.row, painted.after))
+        if number in self._sheet:
+            self._writer.write(Pair(number, small_pair(painted.before, painted.after)))
+        if checkpoint or self._writer.wants(number + 1):
+            self._writer.keep(self._moment(painted, seconds))
+
+    def stop(self) -> None:
+        """Wait for the disk."""
+        self._writer.finish()
+
+    def finish(self, summary: Callable[[], dict[str, Any]], stopped: Callable[[], bool]) -> bool:
+        """Make the output of the segments, and remove the job."""
+        self._writer.finish()
+        return publish(self._job, self._info, summary(), stopped)
+
+    def how_to_go_on(self) -> str:
+        """The command again."""
+        again = self._job.manifest.command or "the same call"
+        return f"what is finished is kept in {self._job.folder}; to go on: {again}"
+
+    def _moment(self, painted: Painted, seconds: float) -> Moment:
+        from nst_video.states import pack
+
+        done = painted.report.frame + 1
+        fresh = done in self._starts or done == self._job.plan.frames
+        return Moment(done, seconds, None if fresh else pack((painted.state, painted.image)), painted.seen)

@@ -1,0 +1,128 @@
+"""A look at an unfinished render from outside, while it runs or after it was stopped. Nothing here imports torch."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nst_video.codecs import check_output, output_kind
+from nst_video.errors import InputError, UsageError
+from nst_video.job import Job, read_job
+from nst_video.joblock import holder_of
+from nst_video.lossless import read_frames
+from nst_video.output import open_output
+from nst_video.probe import VideoInfo
+from nst_video.segments import JoinedOutput, encode_segment
+from nst_video.survey import probe_input
+
+
+def gather(output: str | os.PathLike[str]) -> dict[str, Any]:
+    """How far the unfinished render of `output` is, as plain JSON types; InputError where there is none."""
+    job = read_job(output)
+    holder = holder_of(job.folder)
+    plan, point = job.plan, job.ledger.checkpoint
+    seconds = point.seconds if point else 0.0
+    pace = seconds / job.done if job.done else None
+    return {
+        "output": plan.output,
+        "folder": str(job.folder),
+        "state": "running" if holder else "complete" if job.ledger.published else "stopped",
+        "process": str(holder) if holder else None,
+        "frames": plan.frames,
+        "done": job.done,
+        "segments": len(job.segments),
+        "sealed": len(job.ledger.sealed),
+        "size": list(plan.size),
+        "seconds": seconds,
+        "seconds_left": None if pace is None else pace * (plan.frames - job.done),
+        "bytes": sum(path.stat().st_size for path in job.folder.iterdir() if path.is_file()),
+        "input": plan.input,
+        "styles": [style.path for style in plan.styles],
+        "command": job.manifest.command or None,
+    }
+
+
+def lines(facts: Mapping[str, Any]) -> list[str]:
+    """The facts for people."""
+    width, height = facts["size"]
+    state = f"running: {facts['process']}" if facts["process"] else facts["state"]
+    share = 100 * facts["done"] / facts["frames"]
+    left = "" if facts["seconds_left"] is None else f", about {facts['seconds_left'] / 60:.1f} min left"
+    return [
+        f"{facts['output']}: {state}",
+        f"frames: {facts['done']:,} of {facts['frames']:,} ({share:.0f} %) of {width}x{height}{left}",
+        f"segments: {facts['sealed']} of {facts['segments']} finished",
+        f"folder: {facts['folder']} ({facts['bytes'] / 1e6:.0f} MB)",
+        *([f"to go on: {facts['command']}"] if facts["command"] and not facts["process"] else []),
+    ]
+
+
+def write_preview(output: str | os.PathLike[str], preview: str | os.PathLike[str], *, overwrite: bool = False) -> int:
+    """Write a playable video of the frames of `output` that are finished, with their sound; returns their number.
+
+    Segments that are finished are copied as they are. UsageError for a name that is no video, exists or cannot hold the
+    render's codec; InputError where no frame is finished yet.
+    """
+    job = read_job(output)
+    plan, target, options = job.plan, os.fspath(preview), job.plan.options
+    if output_kind(target) != "video":
+        raise UsageError(
+            f"{target} is not a video to play; name one, such as so_far{Path(plan.output).suffix or '.mp4'}"
+        )
+    check_output(target, source=plan.input, codec=options.codec, crf=options.crf, overwrite=overwrite)
+    if not job.done:
+        raise InputError(f"no frame of {plan.output} is finished yet; try again later")
+    info = probe_input(plan.input, options)
+    end = None if job.done == plan.frames else (plan.pts[job.done] - info.start_pts) * plan.time_base
+    try:
+        with tempfile.TemporaryDirectory(prefix=".nst-video-", dir=Path(target).parent) as folder:
+            (_joined if job.kind == "video" else _encoded)(job, info, target, Path(folder), end)
+    except FileNotFoundError as error:
+        raise InputError(f"{plan.output} went on while it was read; try again") from error
+    return job.done
+
+
+def _settings(job: Job, info: VideoInfo) -> dict[str, Any]:
+    options = job.plan.options
+    return {"info": info, "size": job.plan.size, "codec": options.codec, "crf": options.crf, "preset": options.preset}
+
+
+def _joined(job: Job, info: VideoInfo, target: str, folder: Path, end: Fraction | None) -> None:
+    """The finished segments, and one more of the frames of the open one."""
+    settings, pts = _settings(job, info), job.plan.pts
+    paths = [job.path(one.video.name) for one in job.ledger.sealed if one.video is not None]
+    first = job.ledger.sealed[-1].last if job.ledger.sealed else 0
+    delays = [one.delay for one in job.ledger.sealed]
+    if first < job.done:
+        rest = folder / "rest.video"
+        frames = islice(read_frames(job.frames_path(len(paths))), job.done - first)
+        encoded = encode_segment(rest, frames, pts[first : job.done], stopped=lambda: False, path=target, **settings)
+        assert encoded is not None
+        paths.append(rest)
+        delays.append(encoded[1])
+    output = JoinedOutput(target, part=folder / "part", start=job.plan.options.start, end=end, **settings)
+    try:
+        output.join(paths, pts[: job.done], max(delays), lambda: False)
+        output.verify()
+        output.publish()
+    finally:
+        output.discard()
+
+
+def _encoded(job: Job, info: VideoInfo, target: str, folder: Path, end: Fraction | None) -> None:
+    """A video of frames that are on their way to a gif or a sequence."""
+    settings = _settings(job, info) | {"part": folder / "part", "start": job.plan.options.start, "end": end}
+    output = open_output("video", target, **settings)
+    try:
+        for segment, (first, _) in enumerate(job.segments):
+            if first < job.done:
+                for frame in islice(read_frames(job.frames_path(segment)), job.done - first):
+                    output.write(frame.rgb, job.plan.pts[frame.number])
+        output.finish()
+        output.verify()
+        output.publish()
+    finally:
+        output.discard()
