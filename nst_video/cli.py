@@ -268,13 +268,14 @@ def _paint(words: Sequence[str], stopper: Stopper) -> int:
     from nst_video.plan import make_plan
     from nst_video.render import render_job, render_plan
     from nst_video.reports import check_reports, plot_of
-    from nst_video.resume import left_by, open_job
+    from nst_video.resume import left_by, open_job, tidy
 
     styles = [parse_style(text) for text in (args.style, *args.styles)]
     trace, sheet = (Path(name) if name else None for name in (args.trace, args.contact_sheet))
     reports = [report for report in (trace, sheet, plot_of(trace) if trace else None) if report]
     if sheet:
         picture_format(sheet)  # an unknown suffix is refused now, not after the render
+    tidy(args.output)  # before anything is refused because the render it belonged to is complete
     check_reports(
         reports,
         [args.input, args.output, *(file for file, _ in styles)],

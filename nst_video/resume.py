@@ -73,6 +73,18 @@ def open_job(
         raise
 
 
+def tidy(output: str | os.PathLike[str]) -> None:
+    """Remove what is left of a job of `output` whose removal, or whose making, was cut off.
+
+    ResourceError while another process works on it.
+    """
+    lock = JobLock(job_folder(output))
+    try:
+        _tidy(lock.path.parent, lock)
+    finally:
+        lock.release()
+
+
 def _tidy(folder: Path, lock: JobLock) -> None:
     """Remove what is left of a job whose removal, or whose making, was cut off."""
     if folder.is_dir() and not folder.joinpath(MANIFEST).exists() and is_ours(folder):

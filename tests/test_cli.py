@@ -15,6 +15,7 @@ from media import make_video, picture
 
 from nst_video import __version__
 from nst_video.cli import given_options, main, make_parser, make_score_parser, parse_style
+from nst_video.job import LEDGER
 from nst_video.options import OPTION_GROUPS, flag_name
 from nst_video.pictures import read_picture, write_picture
 from nst_video.render import FrameReport, Progress
@@ -130,6 +131,19 @@ def test_trace_and_contact_sheet(files):
     assert read_picture(files / "t.png").size > 0
     height, width = read_picture(files / "s.png").shape[:2]
     assert (height, width) == (4 * (42 + 4) + 4, 4 * (64 + 4) + 4)  # 5 pairs in rows of 4
+
+
+def test_the_rest_of_a_removed_job_goes_even_where_its_reports_stand_in_the_way(files, capsys):
+    """As after a kill in the middle of the last thing a render does."""
+    (files / "out.mp4").touch()
+    (files / "t.jsonl").touch()
+    rest = files / "out.mp4.nst"
+    rest.mkdir()
+    (rest / LEDGER).write_text("{}")
+    (rest / "lock").touch()
+    assert main(["in.mp4", "style.png", "out.mp4", "--trace", "t.jsonl", *FAST]) == 2
+    assert "t.jsonl exists; give -y" in capsys.readouterr().err
+    assert not rest.exists()
 
 
 def test_a_trace_stays_json_where_a_loss_was_not_finite(tmp_path):
