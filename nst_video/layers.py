@@ -14,20 +14,22 @@ class Layer:
 
     smallest_side: pixels a side of the picture needs so that the layer has one whole place.
     module: where the network as torchvision builds it keeps the layer, which is also the prefix of its weights.
+    channels: how many it has.
     also: other names it goes by.
     """
 
     smallest_side: int
     module: str
+    channels: int
     also: tuple[str, ...] = ()
 
 
-def _vgg_layers(convolutions: tuple[int, ...]) -> dict[str, Layer]:
-    """`relu<block>_<i>` of a VGG with these convolutions per block; torchvision counts ReLUs and pools too."""
+def _vgg_layers(blocks: tuple[tuple[int, ...], ...]) -> dict[str, Layer]:
+    """`relu<block>_<i>` of a VGG whose convolutions have these channels; torchvision counts ReLUs and pools too."""
     layers, position = {}, 0
-    for block, count in enumerate(convolutions, 1):
-        for i in range(1, count + 1):
-            layers[f"relu{block}_{i}"] = Layer(2 ** (block - 1), f"features.{position}")
+    for block, widths in enumerate(blocks, 1):
+        for i, channels in enumerate(widths, 1):
+            layers[f"relu{block}_{i}"] = Layer(2 ** (block - 1), f"features.{position}", channels)
             position += 2
         position += 1
     return layers
@@ -35,11 +37,11 @@ def _vgg_layers(convolutions: tuple[int, ...]) -> dict[str, Layer]:
 
 def _googlenet_layers() -> dict[str, Layer]:
     """The first convolutions and the blocks `inception_3a` to `inception_5b` of Szegedy et al. 2014."""
-    layers = {"conv1": Layer(2, "conv1"), "conv2": Layer(4, "conv2"), "conv3": Layer(4, "conv3")}
-    for stage, blocks in {"3": "ab", "4": "abcde", "5": "ab"}.items():
-        for block in blocks:
-            module = f"inception{stage}{block}"
-            layers[f"inception_{stage}{block}"] = Layer(2 ** int(stage), module, (module,))
+    layers = {"conv1": Layer(2, "conv1", 64), "conv2": Layer(4, "conv2", 64), "conv3": Layer(4, "conv3", 192)}
+    widths = {"3a": 256, "3b": 480, "4a": 512, "4b": 512, "4c": 512, "4d": 528, "4e": 832, "5a": 832, "5b": 1024}
+    for block, channels in widths.items():
+        module = f"inception{block}"
+        layers[f"inception_{block}"] = Layer(2 ** int(block[0]), module, channels, (module,))
     return layers
 
 
@@ -48,21 +50,26 @@ def _inception_v3_layers() -> dict[str, Layer]:
 
     The sides follow from its convolutions and pools without padding: 3x3, stride 2 makes (n − 3) // 2 + 1 of n places.
     """
-    sides = {"1a_3x3": 3, "2a_3x3": 7, "2b_3x3": 7, "3b_1x1": 11, "4a_3x3": 19}
-    layers = {f"Conv2d_{name}": Layer(side, f"Conv2d_{name}") for name, side in sides.items()}
-    blocks = [stage + block for stage, blocks in {"5": "bcd", "6": "abcde", "7": "abc"}.items() for block in blocks]
-    for number, block in enumerate(blocks):
+    stem = {"1a_3x3": (3, 32), "2a_3x3": (7, 32), "2b_3x3": (7, 64), "3b_1x1": (11, 80), "4a_3x3": (19, 192)}
+    layers = {f"Conv2d_{name}": Layer(side, f"Conv2d_{name}", channels) for name, (side, channels) in stem.items()}
+    widths = {"5b": 256, "5c": 288, "5d": 288, "6a": 768, "6b": 768, "6c": 768, "6d": 768, "6e": 768}
+    for number, (block, channels) in enumerate((widths | {"7a": 1280, "7b": 2048, "7c": 2048}).items()):
         side = {"5": 27, "6": 43, "7": 75}[block[0]]
-        layers[f"mixed{number}"] = Layer(side, f"Mixed_{block}", (f"Mixed_{block}",))
+        layers[f"mixed{number}"] = Layer(side, f"Mixed_{block}", channels, (f"Mixed_{block}",))
     return layers
 
+
+_VGG19 = _vgg_layers(((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4))
+# Half the time of a layer at full size is moving its channels through memory, so there is one, and it is narrow.
+_SLIM = _vgg_layers(((16,), (32, 32), (64, 64, 64), (128, 128, 128), (192,)))
 
 # Encoder -> its layers from shallow to deep.
 ENCODER_LAYERS: Mapping[str, Mapping[str, Layer]] = MappingProxyType(
     {
-        "vgg19": _vgg_layers((2, 2, 4, 4, 4)),
-        "vgg19-tv": _vgg_layers((2, 2, 4, 4, 4)),
-        "vgg16": _vgg_layers((2, 2, 3, 3, 3)),
+        "vgg19": _VGG19,
+        "slim": _SLIM,
+        "vgg19-tv": _VGG19,
+        "vgg16": _vgg_layers(((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)),
         "googlenet": _googlenet_layers(),
         "inception_v3": _inception_v3_layers(),
     }

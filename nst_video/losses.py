@@ -7,6 +7,7 @@ the style; F^l are the activations of layer l, with N_l channels and M_l = H_l W
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +32,26 @@ class Gram:
         return self.total / self.count.clamp_min(1e-6)[:, None, None]
 
 
+class _Outer(torch.autograd.Function):
+    """F F' of (B, N, M): autograd would take it for a product of two matrices and multiply twice on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor) -> Tensor:
+        ctx.save_for_backward(flat)
+        return flat @ flat.mT
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (flat,) = ctx.saved_tensors
+        return (gradient + gradient.mT) @ flat
+
+
 def gram(features: Tensor, weight: Tensor | None = None) -> Gram:
     """Gram sums of features (B, N, H, W), each position counted with weight (B, 1, H, W) >= 0 (all ones when None)."""
     flat = features.flatten(2).float()
     if weight is None:
-        return Gram(flat @ flat.mT, flat.new_full((flat.shape[0],), flat.shape[2]))
+        outer: Tensor = _Outer.apply(flat)
+        return Gram(outer, flat.new_full((flat.shape[0],), flat.shape[2]))
     w = weight.flatten(2)
     return Gram((flat * w) @ flat.mT, w.sum((1, 2)))
 

@@ -1,6 +1,7 @@
 """The loss of one frame at one size, put together from losses.py with the weights that options and controls give."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -50,14 +51,20 @@ class FrameObjective:
         weights: Weights,
         past: Past | None = None,
     ):
-        """content: the frame (L, 3, H, W). styles: layer -> target Gram matrix (1, N, N)."""
+        """content: the frame (L, 3, H, W). styles: layer -> target Gram matrix (1 or L, N, N)."""
         self.encoder, self.styles, self.weights, self.past = encoder, styles, weights, past
         self.normaliser = losses.NORMALISERS[look.loss]
         self.exponent = look.tv_exponent
         self.shares = style_shares(look)
         with torch.no_grad():
             features = encoder(content)
-        self.targets = {layer: features[layer] for layer in look.content_layers}
+        self.targets = {layer: content_features(encoder, features, layer) for layer in look.content_layers}
+
+    def aimed_at(self, styles: Mapping[str, Tensor]) -> "FrameObjective":
+        """The same with other target Gram matrices (1 or L, N, N)."""
+        other = copy(self)
+        other.styles = styles
+        return other
 
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Total (L,) and its weighted terms by name."""
@@ -75,15 +82,30 @@ class FrameObjective:
 
     def _content(self, features: Mapping[str, Tensor]) -> Tensor:
         compare = self.normaliser.content
-        return torch.stack([compare(features[layer], target) for layer, target in self.targets.items()]).mean(0)
+        each = [
+            compare(content_features(self.encoder, features, layer), target) for layer, target in self.targets.items()
+        ]
+        return torch.stack(each).mean(0)
 
     def _style(self, features: Mapping[str, Tensor]) -> Tensor:
         compare = self.normaliser.style
         each = [
-            share * compare(losses.gram(features[layer]).mean, self.styles[layer])
+            share * compare(style_statistics(self.encoder, features, layer), self.styles[layer])
             for layer, share in self.shares.items()
         ]
         return torch.stack(each).sum(0)
+
+
+def content_features(encoder: Encoder, features: Mapping[str, Tensor], layer: str) -> Tensor:
+    """Activations (L, C, h, w) of `layer` in the encoder's basis, between which content distances are meant."""
+    found = features[layer]
+    return torch.einsum("ij,ljhw->lihw", encoder.bases[layer], found) if layer in encoder.bases else found
+
+
+def style_statistics(encoder: Encoder, features: Mapping[str, Tensor], layer: str) -> Tensor:
+    """Mean Gram matrix (L, C, C) of `layer` in the encoder's basis: B G B' costs nothing beside G = F F' / M."""
+    found = losses.gram(features[layer]).mean
+    return encoder.bases[layer] @ found @ encoder.bases[layer].mT if layer in encoder.bases else found
 
 
 def style_shares(look: LookOptions) -> dict[str, float]:

@@ -72,6 +72,11 @@ class EffortOptions:
     encoder: str | None = option(
         None, Choice(tuple(ENCODER_LAYERS)), "network that sees style and content", unset=_BY_QUALITY
     )
+    teacher: str = option(
+        "on",
+        Choice(("on", "off")),
+        "let the network that a small encoder was distilled from correct it now and then",
+    )
     pooling: str = option("average", Choice(("average", "max")), "how the network pools")
     optimizer: str = option("lbfgs", Choice(("lbfgs", "adam")), "how the pixels are optimised")
     history: int = option(10, Number(1, 200, whole=True), "curvature pairs kept by L-BFGS", metavar="PAIRS")
@@ -255,7 +260,7 @@ def _exact(name: str, kind: Time | Rate, value: object) -> Fraction | None:
 # ---------------------------------------------------------------------------------------------- presets
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "draft": {"size": 384, "encoder": "vgg19", "first_iterations": 100, "iterations": 3},
+    "draft": {"size": 384, "encoder": "slim", "first_iterations": 150, "iterations": 5},
     "standard": {"size": 512, "encoder": "vgg19", "first_iterations": 200, "iterations": 7},
     "best": {"size": 768, "encoder": "vgg19", "first_iterations": 400, "iterations": 10},
 }

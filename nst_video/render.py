@@ -351,6 +351,7 @@ def make_stylizer(plan: Plan) -> FrameStylizer:
     from nst_video.colors import to_image
     from nst_video.encoders import load_encoder
     from nst_video.stylizer import Stylizer
+    from nst_video.teacher import load_teacher
 
     machine, look = plan.machine, plan.look
     encoder = load_encoder(
@@ -366,7 +367,10 @@ def make_stylizer(plan: Plan) -> FrameStylizer:
         (to_image(read_picture(style.path, max_pixels=plan.options.max_pixels)[None], machine.device), style.weight)
         for style in plan.styles
     ]
-    return Stylizer(encoder, styles, effort=plan.effort, look=look, coherence=plan.coherence)
+    teacher = None
+    if plan.effort.teacher == "on":
+        teacher = load_teacher(encoder, look.style_layers, precision=machine.precision, offline=machine.offline)
+    return Stylizer(encoder, styles, effort=plan.effort, look=look, coherence=plan.coherence, teacher=teacher)
 
 
 @contextmanager

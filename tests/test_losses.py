@@ -27,6 +27,14 @@ def test_a_gram_matrix_is_the_mean_product_of_two_channels():
     np.testing.assert_allclose(losses.gram(features()).mean, expected, rtol=1e-5)
 
 
+def test_the_gradient_of_a_gram_matrix_is_that_of_its_formula():
+    f, weight = features().double().requires_grad_(True), torch.randn(2, 6, 6, dtype=torch.float64)
+    (wanted,) = torch.autograd.grad((torch.einsum("bihw,bjhw->bij", f, f) * weight).sum(), f)
+    single = f.detach().float().requires_grad_(True)
+    (got,) = torch.autograd.grad((losses.gram(single).total * weight.float()).sum(), single)
+    torch.testing.assert_close(got, wanted.float(), rtol=1e-4, atol=1e-5)
+
+
 def test_grams_of_two_halves_add_up_to_that_of_the_whole():
     whole = features()
     joined = losses.gram(whole[..., :3]) + losses.gram(whole[..., 3:])

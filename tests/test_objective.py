@@ -7,7 +7,7 @@ import torch
 from tiny import LAYERS, LOOK, TinyEncoder, picture
 
 from nst_video import losses
-from nst_video.objective import FrameObjective, Past, Weights, style_shares
+from nst_video.objective import FrameObjective, Past, Weights, style_shares, style_statistics
 from nst_video.options import LookOptions
 
 WEIGHTS = Weights(content=0.3, style=2.0, tv=0.7, temporal=5.0)
@@ -44,6 +44,24 @@ def test_the_terms_are_the_weighted_losses():
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, msg=name)
+
+
+def test_distances_are_those_in_the_basis_of_the_encoder():
+    """With M = QR, comparing in the basis R gives the same as mapping every activation to the teacher's space by M."""
+    encoder, image = TinyEncoder(), picture(1)
+    maps = {layer: torch.randn(24, encoder(image)[layer].shape[1]) for layer in LAYERS}
+    encoder.bases = {layer: torch.linalg.qr(matrix).R for layer, matrix in maps.items()}
+
+    def mapped(picture_of):
+        found = TinyEncoder()(picture_of)
+        return {layer: torch.einsum("ij,bjhw->bihw", maps[layer], found[layer]) for layer in LAYERS}
+
+    styles = {layer: style_statistics(encoder, encoder(picture(9)), layer) for layer in LAYERS}
+    _, terms = FrameObjective(encoder, LOOK, content=picture(0), styles=styles, weights=WEIGHTS)(image)
+    found, content, style = mapped(image), mapped(picture(0)), mapped(picture(9))
+    each = [losses.relative_style(losses.gram(found[name]).mean, losses.gram(style[name]).mean) for name in LAYERS]
+    torch.testing.assert_close(terms["style"], 2.0 * sum(each) / 3, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(terms["content"], 0.3 * losses.relative_content(found["far"], content["far"]))
 
 
 def test_the_total_is_the_sum_of_the_terms_a_value_per_lane():

@@ -63,6 +63,7 @@ def test_every_layer_equals_torchvisions_own(network):
     assert list(got) == list(layer_names(name))
     for layer, tap in got.items():
         torch.testing.assert_close(tap, wanted[ENCODER_LAYERS[name][layer].module], rtol=1e-3, atol=1e-5)
+        assert tap.shape[1] == ENCODER_LAYERS[name][layer].channels
 
 
 @needs_torchvision

