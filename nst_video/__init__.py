@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nst_video.render import stylize as stylize
     from nst_video.stylizer import Controls as Controls
     from nst_video.stylizer import Stylizer as Stylizer
+    from nst_video.teacher import load_teacher as load_teacher
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ _PUBLIC = {
     "plan": ("Plan", "make_plan"),
     "render": ("Progress", "Result", "render_plan", "stylize"),
     "stylizer": ("Controls", "Stylizer"),
+    "teacher": ("load_teacher",),
 }
 
 

@@ -298,7 +298,7 @@ ENCODERS: Mapping[str, Pretrained] = MappingProxyType(
             CENTRED,
             Embedded(
                 Path(__file__).parent / "weights" / "slim.safetensors",
-                "a7213ab386ec85d630ed7d0687aba4ab5c7bfe2b465efaf5e38298267e0692cd",
+                "926c62592595be6817356187ac350a9457a9952b7ba71abcfe5acaf473d36142",
             ),
             "distilled from vgg19 by scripts/distill.py: CC BY 4.0, K. Simonyan and A. Zisserman, and nst-video (MIT)",
         ),

@@ -36,10 +36,7 @@ NEUTRAL = frozenset({"quality", "offline", "weights", *LIMITS})
 # These only say how the painted frames are written.
 ENCODING = ("codec", "crf", "preset", "lossless")
 # Distributions whose code paints, decodes or encodes; of several with one purpose that which is installed.
-PACKAGES = ("torch", "numpy", "av", "opencv-python", "opencv-python-headless", "opencv-contrib-python")
-
-_WHOLE = 1 << 28  # bytes of a file that are all hashed; of a larger one, samples
-_SAMPLE, _SAMPLES = 1 << 20, 64
+PACKAGES = ("torch", "numpy", "av", "pillow", "opencv-python", "opencv-python-headless", "opencv-contrib-python")
 
 
 def fingerprint(
@@ -103,35 +100,24 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def digest(path: str) -> str:
-    """Size and SHA-256 of a file, or of all pictures of a sequence; of a large file, of samples all over it."""
+    """Size and SHA-256 of a file, or of all pictures of a sequence. All of it is read: what was looked at in the child
+    when the job was begun is only taken as looked at when no byte of it is another.
+    """
     try:
         sequence = find_sequence(path) if os.path.isdir(path) or not os.path.exists(path) else None
         if sequence is not None:
             return _digest_of_many(sequence.files)
-        size = os.path.getsize(path)
-        checksum = sha256_of(Path(path)) if size <= _WHOLE else _sampled(path, size, _SAMPLES, _SAMPLE)
+        return f"{os.path.getsize(path)} bytes, SHA-256 {sha256_of(Path(path))}"
     except OSError as error:
         raise InputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
-    return f"{size} bytes, SHA-256 {checksum}"
 
 
 def _digest_of_many(files: Iterable[str]) -> str:
     checksum, count, total = hashlib.sha256(), 0, 0
     for file in files:
-        size = os.path.getsize(file)
-        checksum.update(f"{os.path.basename(file)} {size} {_sampled(file, size, 4, 1 << 14)}\n".encode())
-        count, total = count + 1, total + size
+        checksum.update(f"{os.path.basename(file)} {sha256_of(Path(file))}\n".encode())
+        count, total = count + 1, total + os.path.getsize(file)
     return f"{count} pictures of {total} bytes, SHA-256 {checksum.hexdigest()}"
-
-
-def _sampled(path: str, size: int, samples: int, length: int) -> str:
-    """SHA-256 of `samples` pieces evenly over the file, the first at its beginning and the last at its end."""
-    checksum = hashlib.sha256()
-    with open(path, "rb") as file:
-        for number in range(samples):
-            file.seek(max(0, (size - length) * number // (samples - 1)))
-            checksum.update(file.read(length))
-    return checksum.hexdigest()
 
 
 def _shown(value: Any) -> str:

@@ -70,9 +70,10 @@ class JobLock:
                     os.close(file)
         before = read_holder(self.path)
         content = json.dumps(asdict(Holder.own())).encode()
-        os.ftruncate(self._file, 0)
-        os.lseek(self._file, 0, os.SEEK_SET)
-        os.write(self._file, content)
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same; only its holder has no name
+            os.ftruncate(self._file, 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
+            os.write(self._file, content)
         return before
 
     def release(self) -> None:

@@ -76,6 +76,10 @@ ENCODER_LAYERS: Mapping[str, Mapping[str, Layer]] = MappingProxyType(
 )
 
 
+# Encoders that stand for a larger one: other pooling, or losses counted by channels, would not mean the same.
+DISTILLED = frozenset({"slim"})
+
+
 def layer_names(encoder: str) -> tuple[str, ...]:
     """The layers of `encoder` from shallow to deep; UsageError for a name that is not in ENCODER_LAYERS.
 

@@ -294,6 +294,7 @@ class SequenceOutput:
         names.
         """
         with disk_errors(self.folder):
+            sync_folder(self.part)
             if not self.folder.exists():
                 os.replace(self.part, self.folder)
                 sync_folder(self.folder.parent)

@@ -15,7 +15,7 @@ import numpy as np
 from nst_video.codecs import check_gif_speed
 from nst_video.errors import InputError, UsageError
 from nst_video.guarded import look as look_at
-from nst_video.layers import check_layers, smallest_side
+from nst_video.layers import DISTILLED, check_layers, smallest_side
 from nst_video.options import (
     OPTION_GROUPS,
     CoherenceOptions,
@@ -141,6 +141,7 @@ def settle(
     `size`: width and height in place of those that the effort gives.
     """
     encoder = str(resolve_effort(effort).encoder)
+    _check_distilled(encoder, effort, look)
     layers = check_layers(encoder, (*look.content_layers, *look.style_layers))
     shares = style_shares(styles)
     if machine.weights is not None and not os.path.isfile(machine.weights):
@@ -215,6 +216,13 @@ def _size(info: VideoInfo, effort: EffortOptions, smallest: int) -> tuple[int, i
             f"choose a larger --size or shallower layers"
         )
     return size
+
+
+def _check_distilled(encoder: str, effort: EffortOptions, look: LookOptions) -> None:
+    """Refuse what a distilled network was not made for, instead of painting something else."""
+    wrong = "--loss paper" if look.loss == "paper" else "--pooling max" if effort.pooling != "average" else None
+    if encoder in DISTILLED and wrong:
+        raise UsageError(f"{wrong} cannot be had from {encoder}, which is a small network; add --encoder vgg19")
 
 
 def _layer_weights(look: LookOptions) -> tuple[float, ...]:

@@ -250,7 +250,8 @@ def _frames_from(plan: Plan, start: Start, window: "MotionWindow") -> Iterator[t
     """
     before = start.frame - len(start.seen)
     shot = max(first for first, _ in plan.shots if first <= start.frame)
-    for directly in (True, False) if start.frame and plan.options.on_error == "fail" else (False,):
+    # Without anything to know them by, a seek cannot be trusted.
+    for directly in (True, False) if start.seen and plan.options.on_error == "fail" else (False,):
         first = before if directly else 0
         frames = _numbered(plan, first)
         past = [(number, rgb) for number, rgb in islice(frames, start.frame - first) if number >= before]

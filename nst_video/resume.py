@@ -144,7 +144,10 @@ def _found(
     if changed:
         raise _refusal(job, changed)
     plan = _with(job.plan, os.fspath(input), os.fspath(output), shares, settings["options"], settings["machine"])
-    _change_encoding(job, replace(job.manifest, plan=plan, encoding=encoding(plan.options)))
+    manifest = replace(job.manifest, plan=plan, encoding=encoding(plan.options))
+    if not is_published(job) or manifest.encoding != job.manifest.encoding:
+        _check_name(job, plan)  # before anything of the job is changed
+    _change_encoding(job, manifest)
     if not is_published(job):
         _check_ready(job)
     return job
@@ -177,9 +180,9 @@ def _change_encoding(job: Job, manifest: Manifest) -> None:
     job.manifest = manifest
 
 
-def _check_ready(job: Job) -> None:
-    """What may have changed around the job since it was left, and where it goes on."""
-    plan, options = job.plan, job.plan.options
+def _check_name(job: Job, plan: Plan) -> None:
+    """Whether the output can be written as the plan says."""
+    options = plan.options
     moved = job.kind == "sequence" and job.ledger.published is not None  # some pictures may be in their place already
     check_output(
         plan.output,
@@ -189,6 +192,11 @@ def _check_ready(job: Job) -> None:
         preset=options.preset,
         overwrite=options.overwrite or moved,
     )
+
+
+def _check_ready(job: Job) -> None:
+    """What may have changed around the job since it was left, and where it goes on."""
+    plan = job.plan
     for loss in job.settle_start():
         log.warning("%s; it is painted again", loss)
     check_disk(plan, job.folder.parent, done=job.done)

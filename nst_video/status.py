@@ -10,6 +10,7 @@ from typing import Any
 
 from nst_video.codecs import check_output, output_kind
 from nst_video.errors import InputError, UsageError
+from nst_video.fingerprint import digest
 from nst_video.job import Job, read_job
 from nst_video.joblock import holder_of
 from nst_video.lossless import read_frames
@@ -72,7 +73,11 @@ def write_preview(output: str | os.PathLike[str], preview: str | os.PathLike[str
         raise UsageError(
             f"{target} is not a video to play; name one, such as so_far{Path(plan.output).suffix or '.mp4'}"
         )
+    if os.path.realpath(target) == os.path.realpath(plan.output):
+        raise UsageError(f"{target} is the output of that render and appears when it is complete; name another file")
     check_output(target, source=plan.input, codec=options.codec, crf=options.crf, overwrite=overwrite)
+    if digest(plan.input) != job.manifest.fingerprint["input"]:
+        raise InputError(f"{plan.input} is no longer what is being rendered; its sound would not fit")
     if not job.done:
         raise InputError(f"no frame of {plan.output} is finished yet; try again later")
     info = probe_input(plan.input, options)

@@ -54,8 +54,8 @@ class StepReport:
     """What one step took and where it ended.
 
     evaluations: of the loss and its gradient, rejected ones included. losses: the weighted terms of the best image,
-    mean over lanes. trace: the total after each evaluation, mean over lanes; scales of a first frame one after the
-    other.
+    mean over lanes. trace: the total after each evaluation, mean over lanes; scales of a first frame, and the parts
+    between looks of a teacher, which moves the targets, one after the other.
     """
 
     evaluations: int
@@ -101,6 +101,7 @@ class Stylizer:
         encoder gives all layers of look. teacher: the encoder's, which corrects it now and then.
         """
         self.encoder, self.effort, self.teacher = encoder, effort, teacher
+        self.smallest_side = max(network.smallest_side for network in (encoder, teacher and teacher.encoder) if network)
         self.look, self.coherence = look or LookOptions(), coherence or CoherenceOptions()
         self.styles = [image for image, _ in styles]
         self.mix = tuple(weight for _, weight in styles)
@@ -131,7 +132,7 @@ class Stylizer:
 
     def _first(self, image: Tensor, state: State, controls: Controls) -> tuple[list[Minimum], Statistics]:
         """Coarse to fine, each scale from the one before: long strokes form while small and survive upsampling."""
-        sizes = scales((image.shape[2], image.shape[3]), self.encoder.smallest_side)
+        sizes = scales((image.shape[2], image.shape[3]), self.smallest_side)
         found: list[Minimum] = []
         correction: Statistics = {}
         for size, evaluations in zip(sizes, shares(self.effort.first_iterations or 0, len(sizes)), strict=True):
@@ -162,7 +163,7 @@ class Stylizer:
         objective = self._objective(image, controls, correction, past)
         curvature = None if state.curvature is None else _moved(state.curvature, motion.flows[:, 0], image.shape)
         found = self._minimise(objective, start, image, self.effort.iterations or 0, curvature)
-        looks = state.frame % _LOOK_FRAMES == 0
+        looks = state.frame % _LOOK_FRAMES == 0 or not correction
         return [found], self._corrected(found.image, controls, correction) if looks else correction
 
     def _minimise(
@@ -230,7 +231,7 @@ class Stylizer:
 
     def _style(self, image: Tensor, controls: Controls, *, taught: bool) -> Statistics:
         """The mix of the styles' Gram matrices (1, N, N), as the teacher sees them or as the encoder does."""
-        side = max(self.encoder.smallest_side, round(max(image.shape[-2:]) * self.look.style_scale))
+        side = max(self.smallest_side, round(max(image.shape[-2:]) * self.look.style_scale))
         if (side, taught) not in self._grams:
             self._grams[side, taught] = [self._statistics(self._at(style, side), taught) for style in self.styles]
         mix = controls.style_mix or self.mix
@@ -243,7 +244,7 @@ class Stylizer:
     def _at(self, style: Tensor, long_side: int) -> Tensor:
         """A style picture with this long side, or larger where the encoder needs it."""
         height, width = style.shape[-2:]
-        factor = max(long_side / max(height, width), self.encoder.smallest_side / min(height, width))
+        factor = max(long_side / max(height, width), self.smallest_side / min(height, width))
         return resize(style, (round(height * factor), round(width * factor)))
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nst_video import losses
 from nst_video.encoders import Encoder, load_encoder
+from nst_video.errors import ResourceError
 from nst_video.objective import style_statistics
 
 Statistics = dict[str, Tensor]  # layer of the small encoder -> Gram matrix (L or 1, C, C) in its basis
@@ -61,11 +62,11 @@ def load_teacher(
     if not taught:
         return None
     origins = [pupil.origins[layer] for layer in taught]
-    encoder = load_encoder(
-        origins[0].teacher,
-        [origin.layer for origin in origins],
-        device=origins[0].projection.device,
-        precision=precision,
-        offline=offline,
-    )
+    name, layers, device = origins[0].teacher, [origin.layer for origin in origins], origins[0].projection.device
+    try:
+        encoder = load_encoder(name, layers, device=device, precision=precision, offline=offline)
+    except ResourceError as error:
+        raise ResourceError(
+            f"{name}, the teacher of {pupil.name}, is not to be had; --teacher off does without: {error}"
+        ) from error
     return Teacher(encoder, pupil, taught)

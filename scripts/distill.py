@@ -1,6 +1,6 @@
 """Distils an encoder of the table into `slim`, the small one of the package.
 
-    python scripts/distill.py WORK      # everything: pictures, training, nst_video/weights/slim.safetensors
+    python scripts/distill.py WORK      # everything: pictures, training, WORK/slim.safetensors
     python scripts/distill.py WORK --teacher vgg16 --target my.safetensors --device cuda --minutes 20
     nst-video in.mp4 style.jpg out.mp4 --encoder slim --weights my.safetensors
 
@@ -8,8 +8,9 @@ WORK holds the pictures, fetched once from public packages (Debian's archive and
 state of the training, which can be stopped at any time and goes on from there; more --minutes train on.
 
 The student begins as those parts of the teacher that it has room for (`distillation/student.py`), and learns to predict
-the teacher's activations through a linear map. Half of what it sees are pictures that optimisation through itself has
-made: whatever it does not see there, an optimiser finds and paints.
+the teacher's activations through a linear map. Half of what it sees comes from optimisation through itself, begun from
+pictures, noise and others: whatever it does not see there, an optimiser finds and paints. To make it the network of the
+package, --target nst_video/weights/slim.safetensors and the printed hash in the table of nst_video/encoders.py.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ from nst_video.machine import resolve_machine
 from nst_video.options import MachineOptions
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / "nst_video" / "weights" / "slim.safetensors"
 FEATURES, GRAMS, CHANGES = 1.0, 1.0, 0.5  # weights of the three losses
 REPORT_EVERY, SAVE_EVERY = 50, 500  # steps
 DENSEST = 32  # places along a side of a layer that are compared one by one
@@ -76,9 +76,7 @@ class Training:
         self.rng = np.random.default_rng(arguments.seed)
         torch.manual_seed(arguments.seed)
         layers = set(TAPS[self.name].values()) | set(BETWEEN.get(self.name, {}).values())
-        encoder = load_encoder(
-            self.name, sorted(layers), device=self.device, precision="bf16", weights=arguments.weights
-        )
+        encoder = load_encoder(self.name, sorted(layers), device=self.device, precision="bf16")
         batches = [crops.sample(16, schedule.side, self.rng).to(self.device) for _ in range(schedule.begin_with)]
         self.student = Student(self.name)
         self.teacher = Teacher(encoder, self.student.taps, batches[0])
@@ -118,7 +116,12 @@ class Training:
 
     @torch.no_grad()
     def held_out(self) -> dict[str, float]:
-        """The averaged student's losses on crops that are the same each time and never learnt from."""
+        """The averaged student's losses on crops that are the same each time, as are the places compared."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(HELD_OUT_SEED)
+            return self._held_out()
+
+    def _held_out(self) -> dict[str, float]:
         image = self.crops.sample(HELD_OUT, self.schedule.side, np.random.default_rng(HELD_OUT_SEED)).to(self.device)
         losses = distances(self.average, self.teacher(image), image, HELD_OUT // 2)
         return {name: float(value) for name, value in losses.items()}
@@ -129,6 +132,8 @@ class Training:
         torch.save(
             {
                 "teacher": self.name,
+                "side": self.schedule.side,
+                "rms": self.teacher.rms,
                 "step": self.step,
                 "student": self.student.state_dict(),
                 "average": self.average.state_dict(),
@@ -146,6 +151,11 @@ class Training:
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
         if state["teacher"] != self.name:
             raise SystemExit(f"{path} is of a student of {state['teacher']}; name another folder for {self.name}")
+        if state["side"] != self.schedule.side:
+            raise SystemExit(
+                f"{path} was trained with crops of {state['side']} px; name another folder for another kind"
+            )
+        self.teacher.rms = state["rms"]
         self.step = state["step"]
         self.student.load_state_dict(state["student"])
         self.average.load_state_dict(state["average"])
@@ -198,9 +208,9 @@ def export(training: Training, target: Path) -> None:
     tensors = {name: tensor for name, tensor in average.network.state_dict().items() if name.startswith("features.")}
     halves = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
     for layer, (q, r) in average.frames().items():
-        halves[f"{layer}.basis"] = r.half().contiguous()
-        # Activations of the teacher are in the hundreds, so these are small: half precision would lose them.
-        halves[f"{layer}.from.{training.name}.{average.taps[layer]}"] = q.T.contiguous() / training.teacher.rms[layer]
+        # In the teacher's own units: distances are then its distances, whatever loss compares them.
+        halves[f"{layer}.basis"] = (r * training.teacher.rms[layer]).half().contiguous()
+        halves[f"{layer}.from.{training.name}.{average.taps[layer]}"] = q.T.contiguous()
     about = {
         "network": f"slim, distilled from {training.name} of nst-video by scripts/distill.py in {training.step} steps",
         "layout": "features.<n>.weight, .bias as torchvision counts a VGG; relu<block>_<i>.basis (C, C); "
@@ -218,8 +228,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for pictures and state")
     parser.add_argument("--teacher", default="vgg19", choices=tuple(TAPS), help="encoder to learn from")
-    parser.add_argument("--weights", type=Path, help="file with the teacher's weights")
-    parser.add_argument("--target", type=Path, default=TARGET, help="where the weights go (default: %(default)s)")
+    parser.add_argument("--target", type=Path, help="where the weights go (default: slim.safetensors in WORK)")
     parser.add_argument("--steps", type=int, default=24000, help="length of the whole training")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; run again to go on")
     parser.add_argument("--pictures", nargs="+", type=Path, default=[], help="folders of further pictures")
@@ -229,6 +238,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    arguments.target = arguments.target or arguments.work / "slim.safetensors"
     arguments.device = resolve_machine(MachineOptions(device=arguments.device)).device
     return arguments
 

@@ -30,7 +30,7 @@ def crops(distill):
 
 
 def training(distill, crops, **schedule):
-    settings = Namespace(device="cpu", teacher="vgg19", weights=None, seed=3)
+    settings = Namespace(device="cpu", teacher="vgg19", seed=3)
     return distill.Training(settings, replace(distill.QUICK, **schedule), crops)
 
 

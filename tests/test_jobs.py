@@ -469,6 +469,26 @@ def test_status_tells_and_plays_what_is_finished(opened, clip, tmp_path):
     assert np.array_equal(pictures[:6], frames_of(tmp_path / "out.mp4")[0][:6])
 
 
+def test_a_preview_has_neither_the_outputs_name_nor_the_sound_of_another_file(opened, clip, tmp_path):
+    run(opened(), 10)
+    with pytest.raises(UsageError, match="is the output of that render and appears when it is complete"):
+        write_preview(tmp_path / "out.mp4", tmp_path / "out.mp4", overwrite=True)
+    with open(clip, "ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match="is no longer what is being rendered"):
+        write_preview(tmp_path / "out.mp4", tmp_path / "play.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_another_codec_that_is_refused_leaves_a_kept_job_as_it_was(opened, tmp_path):
+    run(opened(keep_job=True, lossless=True))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out.mp4.nst").iterdir() if path.name != "lock"}
+    with pytest.raises(UsageError, match="exists; give -y"):
+        opened(lossless=True, keep_job=True, crf=30)
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out.mp4.nst").iterdir() if path.name != "lock"}
+    assert after == before
+
+
 @pytest.mark.parametrize("name", ["out.gif", "frames"])
 def test_what_is_finished_of_other_outputs_plays_too(opened, tmp_path, name):
     run(opened(name), 10)

@@ -166,3 +166,15 @@ def test_a_plan_comes_back_from_json_as_it_was(clip, style):
 def test_a_plan_of_another_version_is_refused(clip, style):
     with pytest.raises(InputError, match="a plan of version 99 cannot be used"):
         Plan.from_json(plan_of(clip, style).to_json() | {"version": 99})
+
+
+@pytest.mark.parametrize(
+    ("effort", "look", "word"),
+    [
+        (EffortOptions(quality="draft"), LookOptions(loss="paper"), "--loss paper"),
+        (EffortOptions(encoder="slim", pooling="max"), LookOptions(), "--pooling max"),
+    ],
+)
+def test_what_a_distilled_network_cannot_do_is_refused(clip, style, effort, look, word):
+    with pytest.raises(UsageError, match=f"{word} cannot be had from slim.*; add --encoder vgg19"):
+        plan_of(clip, style, effort=effort, look=look)

@@ -75,25 +75,24 @@ class Student(nn.Module):
 
     def as_encoder(self, device: torch.device | str = "cpu") -> Encoder:
         """The student as it is now, as the program uses it."""
-        network = deepcopy(self.network)
+        network = deepcopy(self.network).cpu()
         network.prepare(CENTRED, torch.float32)
         return Encoder(SLIM, tuple(TAPS["vgg19"]), network, bases=self.bases()).to(device)
 
     @torch.no_grad()
     def frames(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Layer -> (Q, R) of its map M = QR, R scaled to a mean square of 1 a row, Q (C_teacher, C) by the inverse.
+        """Layer -> Q (C_teacher, C), R (C, C) of its map M = QR, on the CPU.
 
-        Distances of M f are those of R f; Q' R f is what a teacher's activation F ~ M f looks like there, so Q' F.
+        The columns of Q are orthonormal: distances of M f are those of R f, and an activation F ~ M f is Q' F there.
         """
         found = {}
         for layer, matrix in self.maps.items():
-            q, r = torch.linalg.qr(matrix.double().cpu())
-            scale = r.norm() / len(r) ** 0.5
-            found[layer] = (q / scale).float(), (r / scale).float()
+            q, r = torch.linalg.qr(matrix.detach().cpu().double())
+            found[layer] = q.float(), r.float()
         return found
 
     def bases(self) -> dict[str, Tensor]:
-        """Layer -> R (C, C), scaled: in it distances are those of the teacher, up to a factor."""
+        """Layer -> R (C, C): in it distances are those of the teacher, in units of its root mean square."""
         return {layer: r for layer, (_, r) in self.frames().items()}
 
 
@@ -101,6 +100,7 @@ class Teacher:
     """The network that is learnt from: activations of the tapped layers, each divided by its root mean square."""
 
     def __init__(self, encoder: Encoder, taps: Mapping[str, str], samples: Tensor) -> None:
+        """samples: pictures (B, 3, H, W) over which the root mean squares are taken."""
         self.encoder, self.taps = encoder, taps
         self.rms = {layer: float(f.square().mean().sqrt()) for layer, f in self._activations(samples).items()}
 
@@ -180,7 +180,8 @@ def _keep(found: dict[str, Tensor], layer: str, module: nn.Module, inputs: objec
 
 def most_telling(parts: list[Tensor], count: int) -> Tensor:
     """Indices (count,) of the columns of the rows (N, C) of all parts that explain the others best, greedily."""
-    rest = torch.stack([(rows.T @ rows).double() / len(rows) for rows in parts]).mean(0)
+    # On the CPU: Apple's GPUs have no doubles, and the matrices are small.
+    rest = torch.stack([(rows.T @ rows).cpu().double() / len(rows) for rows in parts]).mean(0)
     scale = torch.diagonal(rest).mean() * 1e-9
     chosen: list[int] = []
     for _ in range(count):
@@ -199,9 +200,9 @@ def least_squares(inputs: list[Tensor], targets: list[Tensor], constant: bool = 
     right: Tensor | float = 0.0
     for a, b in zip(inputs, targets, strict=True):
         rows = F.pad(a, (0, 1), value=1.0) if constant else a
-        left = left + (rows.T @ rows).double()
-        right = right + (rows.T @ b).double()
+        left = left + (rows.T @ rows).cpu().double()
+        right = right + (rows.T @ b).cpu().double()
     assert isinstance(left, Tensor)
     assert isinstance(right, Tensor)
     damping = RIDGE * torch.diagonal(left).mean() * torch.eye(len(left), dtype=left.dtype)
-    return torch.linalg.solve(left + damping, right).float()
+    return torch.linalg.solve(left + damping, right).float().to(inputs[0].device)
