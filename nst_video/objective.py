@@ -58,7 +58,7 @@ class FrameObjective:
         self.shares = style_shares(look)
         with torch.no_grad():
             features = encoder(content)
-        self.targets = {layer: content_features(encoder, features, layer) for layer in look.content_layers}
+        self.targets = {layer: in_basis(encoder, features, layer) for layer in look.content_layers}
 
     def aimed_at(self, styles: Mapping[str, Tensor]) -> "FrameObjective":
         """The same with other target Gram matrices (1 or L, N, N)."""
@@ -82,9 +82,7 @@ class FrameObjective:
 
     def _content(self, features: Mapping[str, Tensor]) -> Tensor:
         compare = self.normaliser.content
-        each = [
-            compare(content_features(self.encoder, features, layer), target) for layer, target in self.targets.items()
-        ]
+        each = [compare(in_basis(self.encoder, features, layer), target) for layer, target in self.targets.items()]
         return torch.stack(each).mean(0)
 
     def _style(self, features: Mapping[str, Tensor]) -> Tensor:
@@ -96,8 +94,8 @@ class FrameObjective:
         return torch.stack(each).sum(0)
 
 
-def content_features(encoder: Encoder, features: Mapping[str, Tensor], layer: str) -> Tensor:
-    """Activations (L, C, h, w) of `layer` in the encoder's basis, between which content distances are meant."""
+def in_basis(encoder: Encoder, features: Mapping[str, Tensor], layer: str) -> Tensor:
+    """Activations (L, C, h, w) of `layer` in the encoder's basis, in which distances are meant."""
     found = features[layer]
     return torch.einsum("ij,ljhw->lihw", encoder.bases[layer], found) if layer in encoder.bases else found
 

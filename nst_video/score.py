@@ -39,6 +39,7 @@ from nst_video.measures import (
     summarise,
     warp_error,
 )
+from nst_video.objective import in_basis
 from nst_video.options import OutputOptions, split_options
 from nst_video.pictures import read_picture
 from nst_video.plan import Plan, StyleLike, open_input, settle
@@ -75,7 +76,7 @@ class Judge:
     @torch.inference_mode()
     def features(self, rgb: np.ndarray) -> dict[str, Tensor]:
         """uint8 (H, W, 3) -> activations (1, N, h, w) by layer name."""
-        return self.encoder(to_image(rgb[None], device=self.targets[STYLE_LAYERS[0]].device))
+        return _features(self.encoder, to_image(rgb[None], device=self.targets[STYLE_LAYERS[0]].device))
 
 
 @torch.inference_mode()
@@ -98,10 +99,15 @@ def make_judge(
     grams: dict[str, list[Tensor]] = {layer: [] for layer in STYLE_LAYERS}
     for rgb, weight in styles:
         image = to_image(rgb[None], device=device)
-        features = encoder(_to_long_side(image, style_scale * long_side, encoder.smallest_side))
+        features = _features(encoder, _to_long_side(image, style_scale * long_side, encoder.smallest_side))
         for layer in STYLE_LAYERS:
             grams[layer].append(gram(features[layer]).mean * (weight / total))
     return Judge(encoder, {layer: torch.stack(parts).sum(0) for layer, parts in grams.items()})
+
+
+def _features(encoder: Encoder, image: Tensor) -> dict[str, Tensor]:
+    found = encoder(image)
+    return {layer: in_basis(encoder, found, layer) for layer in found}
 
 
 def _to_long_side(image: Tensor, long_side: float, smallest_side: int) -> Tensor:

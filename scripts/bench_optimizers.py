@@ -22,10 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nst_video import losses
 from nst_video.colors import to_image
 from nst_video.encoders import Encoder, load_encoder
-from nst_video.objective import FrameObjective
+from nst_video.objective import FrameObjective, style_statistics
 from nst_video.optimizers import LBFGS, Objective, minimise
 from nst_video.options import EffortOptions, LookOptions
 from nst_video.pictures import read_picture
@@ -116,7 +115,7 @@ def style_grams(encoder: Encoder, look: LookOptions, path: Path, size: int) -> d
     picture = to_image(read_picture(path)[None])
     factor = size / max(picture.shape[-2:])
     features = encoder(resize(picture, [round(side * factor) for side in picture.shape[-2:]]))
-    return {layer: losses.gram(features[layer]).mean for layer in look.style_layers}
+    return {layer: style_statistics(encoder, features, layer) for layer in look.style_layers}
 
 
 # ---------------------------------------------------------------------------------------------- solvers

@@ -61,7 +61,7 @@ class Schedule:
     painted: int = 6  # pictures at a time
     room: int = 1500  # pairs remembered
     begin_with: int = 12  # batches of 16 crops for the first fit
-    seeds: int = 6  # paintings of each generator
+    seeds: int = 8  # paintings of each generator
 
 
 QUICK = Schedule(steps=60, crops=2, pairs=1, side=64, paint_every=20, painted=2, room=16, begin_with=2, seeds=1)

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from nst_video import measures
+from nst_video.colors import to_image
 from nst_video.encoders import load_encoder
 from nst_video.errors import InputError, UsageError
+from nst_video.losses import relative_style
 from nst_video.measures import LAYERS, FrameScore, summarise
+from nst_video.objective import style_statistics
 from nst_video.pictures import write_picture
 from nst_video.score import Sample, make_judge, sample_pairs, score_frames, score_rows, score_video, write_csv
 
@@ -48,6 +51,17 @@ def test_a_frozen_clip_of_a_still_scene_has_no_warping_error(encoder):
     score = score_frames(still, 255 - still, [(texture(1), 1.0)], encoder, network_every=3)
     assert max(score.e_warp, score.e_warp_input) < 1e-12  # float32 sampling positions
     assert [math.isnan(row.e_warp) for row in score.rows] == [True, False, False]
+
+
+def test_a_distilled_encoder_judges_in_its_teachers_units():
+    slim, frames = load_encoder("slim", LAYERS), texture()[None]
+    score = score_frames(frames, 255 - frames, [(texture(1), 1.0)], slim)
+    found, target = (to_image(rgb[None]) for rgb in (255 - frames[0], texture(1)))
+    each = [
+        float(relative_style(*(style_statistics(slim, slim(image), layer) for image in (found, target))))
+        for layer in measures.STYLE_LAYERS
+    ]
+    assert score.style == pytest.approx(sum(each) / len(each), rel=1e-3)
 
 
 def test_a_known_shift_warps_onto_the_next_frame():
