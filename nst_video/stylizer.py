@@ -80,8 +80,8 @@ class State:
     outputs: Tensor | None = None
     content: Tensor | None = None
     curvature: Curvature | None = None
-    correction: dict[str, Tensor] = field(default_factory=dict)
     report: StepReport | None = None
+    correction: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Stylizer:

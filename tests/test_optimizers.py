@@ -88,14 +88,16 @@ class Recorder:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize(
-    ("optimizer", "evaluations", "first_step", "gap"), [("lbfgs", 300, 0.05, 1e-5), ("adam", 3000, 0.03, 1e-2)]
+    ("optimizer", "evaluations", "first_step", "gap", "away"),
+    # How far Adam gets along the flat valley of Rosenbrock's function depends on how the processor rounds.
+    [("lbfgs", 300, 0.05, 1e-5, 0.02), ("adam", 3000, 0.03, 1e-2, 0.05)],
 )
-def test_the_known_minimum_is_found_in_every_lane(function, optimizer, evaluations, first_step, gap):
+def test_the_known_minimum_is_found_in_every_lane(function, optimizer, evaluations, first_step, gap, away):
     objective, minimum = FUNCTIONS[function]()
     found = minimise(objective, start(2), evaluations=evaluations, optimizer=optimizer, first_step=first_step)
     least = objective(minimum.view(1, *SHAPE))[0]
     torch.testing.assert_close(found.loss, least.expand(2), rtol=0, atol=gap)
-    assert (found.image.flatten(1) - minimum).abs().max() < 0.02
+    assert (found.image.flatten(1) - minimum).abs().max() < away
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
