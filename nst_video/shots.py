@@ -65,7 +65,7 @@ def segments(shots: Sequence[tuple[int, int]], frame_bytes: int) -> tuple[tuple[
     segment, and a long one is divided evenly, because the first frame of a segment costs most.
 
     >>> segments(((0, 20), (20, 60), (60, 90), (90, 600)), frame_bytes=384 * 216 * 3)
-    ((0, 60), (60, 260), (260, 430), (430, 600))
+    ((0, 60), (60, 240), (240, 420), (420, 600))
     """
     longest = max(SHORTEST_SEGMENT // 2, min(LONGEST_SEGMENT, LARGEST_SEGMENT // frame_bytes))
     edges = [shots[0][0]]
