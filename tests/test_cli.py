@@ -14,7 +14,9 @@ import pytest
 from media import make_video, picture
 
 from nst_video import __version__
-from nst_video.cli import given_options, main, make_parser, make_score_parser, parse_style
+from nst_video.arguments import given_options, parse_style
+from nst_video.cli import main
+from nst_video.commands import paint, score
 from nst_video.job import LEDGER
 from nst_video.options import OPTION_GROUPS, flag_name
 from nst_video.pictures import read_picture, write_picture
@@ -40,7 +42,9 @@ def files(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("parser", "words"), [(make_parser(), ["i", "s", "o"]), (make_score_parser(), ["i", "o"])], ids=["render", "score"]
+    ("parser", "words"),
+    [(paint.make_parser(), ["i", "s", "o"]), (score.make_parser(), ["i", "o"])],
+    ids=["render", "score"],
 )
 def test_defaults_are_those_of_the_dataclasses(parser, words):
     options = given_options(parser.parse_args(words))
@@ -62,7 +66,7 @@ def test_defaults_are_those_of_the_dataclasses(parser, words):
     ],
 )
 def test_words_become_values(words, name, value):
-    assert given_options(make_parser().parse_args(["i", "s", "o", *words]))[name] == value
+    assert given_options(paint.make_parser().parse_args(["i", "s", "o", *words]))[name] == value
 
 
 def test_help_names_every_option_with_its_default(capsys):

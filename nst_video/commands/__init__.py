@@ -1,0 +1,3 @@
+"""The commands, one module each: `make_parser()` says what it takes, `run(words, stopper)` does it and returns the exit
+code.
+"""

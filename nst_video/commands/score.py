@@ -1,0 +1,69 @@
+"""`nst-video score`: how coherent and how painted a result is, in numbers."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from nst_video.arguments import Parser, add_options, given_options, parse_style
+from nst_video.errors import UsageError
+from nst_video.options import split_options
+from nst_video.stopping import Stopper
+from nst_video.terminal import counting, print_json, print_lines
+
+
+def make_parser() -> Parser:
+    """The parser of `nst-video score`."""
+    parser = Parser(
+        prog="nst-video score",
+        usage="nst-video score IN OUT --style STYLE [options]",
+        description="Says in numbers how coherent a painted video is and how close to its style; neither counts alone.",
+        epilog="The other options are those of the render: --start, --end, --stride and --style-scale as they were "
+        "there; the rest only decides how the frames of --reference are painted.",
+    )
+    parser.add_argument("input", metavar="IN", help="what was painted")
+    parser.add_argument("output", metavar="OUT", help="what came out")
+    report = parser.add_argument_group("reports")
+    report.add_argument(
+        "--reference", metavar="N", type=int, default=0, help="compare with N pairs of frames painted alone"
+    )
+    report.add_argument("--json", action="store_true", help="print the means as JSON on stdout")
+    report.add_argument("--csv", metavar="FILE", help="write every frame's values")
+    report.add_argument("--plot", metavar="FILE", help="draw every frame's values into a PNG")
+    report.add_argument("--debug", action="store_true", help="show where an error came from")
+    add_options(parser, style_help="a style picture that was used")
+    return parser
+
+
+def run(words: Sequence[str], stopper: Stopper) -> int:
+    """Score a rendered file and report."""
+    args = make_parser().parse_args(words)
+    options = given_options(args)
+    split_options(options)
+    styles = [parse_style(text) for text in args.styles]
+    if not styles:
+        raise UsageError("score needs the style picture: --style FILE; see nst-video score --help")
+    if args.reference < 0:
+        raise UsageError(f"--reference {args.reference} is out of range; allowed 0 or more")
+
+    from nst_video.plots import plot_score
+    from nst_video.reports import check_reports
+    from nst_video.score import score_video, write_csv
+
+    reports = [Path(name) if name else None for name in (args.csv, args.plot)]
+    check_reports(
+        reports,
+        [args.input, args.output, *(file for file, _ in styles)],
+        overwrite=options["overwrite"],
+        plotting=bool(args.plot),
+    )
+    with counting() as count:
+        score = score_video(args.input, args.output, styles, reference=args.reference, progress=count, **options)
+    if args.csv:
+        write_csv(score.rows, args.csv)
+    if args.plot:
+        plot_score([asdict(row) for row in score.rows], args.plot)
+    if args.json:
+        print_json(score.to_json())
+    else:
+        print_lines(score.summary())
+    return 0
