@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nst_video.controls import Controls as Controls
     from nst_video.encoders import load_encoder as load_encoder
     from nst_video.errors import InputError as InputError
     from nst_video.errors import NstVideoError as NstVideoError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from nst_video.render import Result as Result
     from nst_video.render import render_plan as render_plan
     from nst_video.render import stylize as stylize
-    from nst_video.stylizer import Controls as Controls
     from nst_video.stylizer import Stylizer as Stylizer
     from nst_video.teacher import load_teacher as load_teacher
 
@@ -31,13 +31,14 @@ __version__ = "0.1.0"
 
 # Module -> its public names. Loading them on first use keeps `import nst_video` free of torch.
 _PUBLIC = {
+    "controls": ("Controls",),
     "encoders": ("load_encoder",),
     "errors": ("InputError", "NstVideoError", "ResourceError", "Stopped", "UsageError"),
     "motion": ("Motion", "MotionWindow"),
     "options": ("CoherenceOptions", "EffortOptions", "LookOptions", "MachineOptions", "OutputOptions"),
     "plan": ("Plan", "make_plan"),
     "render": ("Progress", "Result", "render_plan", "stylize"),
-    "stylizer": ("Controls", "Stylizer"),
+    "stylizer": ("Stylizer",),
     "teacher": ("load_teacher",),
 }
 

@@ -238,6 +238,50 @@ class MachineOptions:
         check(self)
 
 
+_LAYER = Text("LAYER, LAYER=WEIGHT, LAYER:CHANNEL or LAYER:FIRST-LAST")
+
+
+@dataclass(frozen=True)
+class DreamOptions:
+    """What is dreamed, and how it moves. Rates are per second, so that they mean the same at every frame rate."""
+
+    layers: tuple[str, ...] = option(
+        ("relu5_1",), Several(_LAYER), "layers, or channels of layers, whose activations grow", metavar="LAYERS"
+    )
+    octaves: int = option(4, Number(1, 16, whole=True), "sizes that are dreamed one after the other", metavar="N")
+    octave_scale: float = option(1.4, Number(1.05, 4), "how much larger each of them is", metavar="X")
+    first_iterations: int = option(12, _COUNT, "steps for each octave of a shot's first frame", metavar="N")
+    iterations: int = option(3, _COUNT, "steps for each octave of each later frame", metavar="N")
+    step: float = option(1.5, Number(0, 100), "length of a step, in levels of 255", metavar="X")
+    smoothing: float = option(
+        0.5, Number(0, 4), "blur of the gradient: less makes finer, more makes broader shapes", metavar="X"
+    )
+    jitter: int = option(
+        32, Number(0, 512, whole=True), "pixels by which the picture is shifted about under the network", metavar="N"
+    )
+    memory: float = option(
+        0.9, Number(0, 1), "how much of the dream of the frame before is kept where it can be followed", metavar="X"
+    )
+    zoom: float = option(1.0, Number(0.1, 10), "what the dream grows by in a second", metavar="X")
+    rotate: float = option(0.0, Number(-3600, 3600), "degrees that it turns by in a second", metavar="DEGREES")
+    shift_x: float = option(0.0, Number(-10, 10), "widths that it moves to the right in a second", metavar="X")
+    shift_y: float = option(0.0, Number(-10, 10), "heights that it moves down in a second", metavar="X")
+    guide: str | None = option(
+        None, Text("a picture or a video"), "dream of what is in this picture or video", metavar="FILE"
+    )
+    keep_colors: bool = option(False, Flag(), "keep the colours of the video")
+    tile: int | None = option(
+        None,
+        Number(64, 16384, whole=True),
+        "long side of the parts in which a large picture is dreamed, in pixels",
+        metavar="PIXELS",
+        unset="as large as memory allows",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 OPTION_GROUPS = {
     "quality": EffortOptions,
     "look": LookOptions,

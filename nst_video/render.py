@@ -17,6 +17,7 @@ import numpy as np
 
 from nst_video.ahead import Ahead
 from nst_video.codecs import output_kind
+from nst_video.controls import Controls
 from nst_video.errors import InputError, ResourceError, Stopped
 from nst_video.job import Job, remove_folder
 from nst_video.jobwriter import is_published
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nst_video.motion import Motion, MotionWindow
-    from nst_video.stylizer import Controls, State, StepReport
+    from nst_video.stylizer import State, StepReport
 
 __all__ = [
     "FrameReport",
@@ -285,7 +286,6 @@ def seen(rgb: np.ndarray) -> int:
 def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving], start: Start) -> Iterator[Painted]:
     """The chain: each frame starts from what the one before it left, and every shot starts anew."""
     from nst_video.colors import to_image, to_rgb
-    from nst_video.stylizer import Controls
 
     clock, device = float(plan.pts[max(start.frame - 1, 0)] * plan.time_base), plan.machine.device
     state, painted = start.state, start.image

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from nst_video import motion
 from nst_video.colors import to_image, to_rgb
+from nst_video.controls import Controls
 from nst_video.encoders import Encoder, load_encoder
 from nst_video.errors import InputError, UsageError
 from nst_video.guarded import look as look_at
@@ -44,7 +45,6 @@ from nst_video.options import OutputOptions, split_options
 from nst_video.pictures import read_picture
 from nst_video.plan import Plan, StyleLike, open_input, settle
 from nst_video.render import FrameStylizer, make_stylizer
-from nst_video.stylizer import Controls
 from nst_video.survey import Request
 from nst_video.video import VideoReader, scaled_size
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video import colors, losses
+from nst_video.controls import Controls
 from nst_video.encoders import Encoder
 from nst_video.errors import NstVideoError
 from nst_video.fill import paint_revealed
@@ -31,22 +32,6 @@ _LOOK_EVALUATIONS = 25  # of a first frame, between looks of the teacher
 _LOOK_FRAMES = 4  # later frames between looks of the teacher
 _TAKEN = 0.7  # of a new correction, against the one before: less overshoots less
 _CAREFUL = 0.2  # of that, when the first attempt gave values that are not finite
-
-
-@dataclass(frozen=True)
-class Controls:
-    """What may change from frame to frame. Times in seconds; a weight left at None is the options'; `style_mix` has
-    one weight for each style.
-    """
-
-    time: float = 0.0
-    dt: float = 0.0
-    strength: float | None = None
-    content_weight: float | None = None
-    style_weight: float | None = None
-    tv_weight: float | None = None
-    temporal_weight: float | None = None
-    style_mix: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

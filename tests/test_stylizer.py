@@ -10,12 +10,13 @@ from tiny import LOOK, TinyEncoder, picture, texture
 
 from nst_video import colors, losses
 from nst_video.colors import to_image
+from nst_video.controls import Controls
 from nst_video.encoders import load_encoder
 from nst_video.errors import NstVideoError
 from nst_video.motion import Motion, MotionWindow
 from nst_video.optimizers import OPTIMIZERS
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions
-from nst_video.stylizer import Controls, State, Stylizer, scales, shares
+from nst_video.stylizer import State, Stylizer, scales, shares
 
 HEIGHT, WIDTH = 48, 64
 EFFORT = EffortOptions(first_iterations=24, iterations=5)
