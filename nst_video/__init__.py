@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nst_video.motion import Motion as Motion
     from nst_video.motion import MotionWindow as MotionWindow
     from nst_video.options import CoherenceOptions as CoherenceOptions
+    from nst_video.options import DreamOptions as DreamOptions
     from nst_video.options import EffortOptions as EffortOptions
     from nst_video.options import LookOptions as LookOptions
     from nst_video.options import MachineOptions as MachineOptions
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from nst_video.plan import make_plan as make_plan
     from nst_video.render import Progress as Progress
     from nst_video.render import Result as Result
+    from nst_video.render import dream as dream
     from nst_video.render import render_plan as render_plan
     from nst_video.render import stylize as stylize
+    from nst_video.settings import Settings as Settings
     from nst_video.stylizer import Stylizer as Stylizer
     from nst_video.teacher import load_teacher as load_teacher
 
@@ -35,9 +38,10 @@ _PUBLIC = {
     "encoders": ("load_encoder",),
     "errors": ("InputError", "NstVideoError", "ResourceError", "Stopped", "UsageError"),
     "motion": ("Motion", "MotionWindow"),
-    "options": ("CoherenceOptions", "EffortOptions", "LookOptions", "MachineOptions", "OutputOptions"),
+    "options": ("CoherenceOptions", "DreamOptions", "EffortOptions", "LookOptions", "MachineOptions", "OutputOptions"),
     "plan": ("Plan", "make_plan"),
-    "render": ("Progress", "Result", "render_plan", "stylize"),
+    "render": ("Progress", "Result", "dream", "render_plan", "stylize"),
+    "settings": ("Settings",),
     "stylizer": ("Stylizer",),
     "teacher": ("load_teacher",),
 }

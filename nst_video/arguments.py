@@ -2,12 +2,13 @@
 
 import argparse
 import os
-from dataclasses import fields
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from nst_video.errors import UsageError
 from nst_video.kinds import Choice, Flag
-from nst_video.options import OPTION_GROUPS, flag_name, parse_option
+from nst_video.options import flag_name, parse_option
+from nst_video.settings import PAINT, Section
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,14 +22,16 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def add_options(parser: argparse.ArgumentParser, *, style_help: str) -> None:
-    """Add every field of the options' dataclasses, by group, and the repeatable --style."""
-    for title, group in OPTION_GROUPS.items():
-        section = parser.add_argument_group(title)
-        for item in fields(group):
-            _add_option(section, item.name, item.default, **item.metadata)
-        if title == "look":
-            section.add_argument(
+def add_options(
+    parser: argparse.ArgumentParser, sections: Sequence[Section] = PAINT, *, style_help: str | None = None
+) -> None:
+    """Add every option of the sections, and with the look, where there is help for it, the repeatable --style."""
+    for section in sections:
+        group = parser.add_argument_group(section.title)
+        for item in section.items:
+            _add_option(group, item.name, item.default, **item.metadata)
+        if section.title == "look" and style_help:
+            group.add_argument(
                 "--style", dest="styles", metavar="FILE=WEIGHT", action="append", default=[], help=style_help
             )
 
@@ -52,9 +55,9 @@ def _add_option(
     )
 
 
-def given_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The values of all option fields by name."""
-    return {item.name: getattr(args, item.name) for group in OPTION_GROUPS.values() for item in fields(group)}
+def given_options(args: argparse.Namespace, sections: Sequence[Section] = PAINT) -> dict[str, Any]:
+    """The values of all options of the sections by name."""
+    return {item.name: getattr(args, item.name) for section in sections for item in section.items}
 
 
 def parse_style(text: str) -> tuple[str, float]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,41 +14,27 @@ from typing import TYPE_CHECKING, Any
 from nst_video import __version__
 from nst_video.errors import InputError
 from nst_video.files import sha256_of
-from nst_video.options import (
-    CoherenceOptions,
-    EffortOptions,
-    LookOptions,
-    MachineOptions,
-    OutputOptions,
-    flag_name,
-    resolve_effort,
-)
+from nst_video.options import OutputOptions, flag_name
 from nst_video.plain import plain
 from nst_video.sequences import find_sequence
+from nst_video.settings import Settings
 
 if TYPE_CHECKING:
     from nst_video.plan import Style
 
 # These say what is refused and what is kept, and may be others every time.
 LIMITS = ("overwrite", "restart", "keep_job", "max_pixels", "max_duration")
-# These change no pixel: where files are, besides.
-NEUTRAL = frozenset({"quality", "offline", "weights", *LIMITS})
+# These change no pixel.
+NEUTRAL = frozenset({"quality", "offline", *LIMITS})
+# These are files: what is in them counts, not where they are.
+FILES = frozenset({"weights", "guide"})
 # These only say how the painted frames are written.
 ENCODING = ("codec", "crf", "preset", "lossless")
 # Distributions whose code paints, decodes or encodes; of several with one purpose that which is installed.
 PACKAGES = ("torch", "numpy", "av", "pillow", "opencv-python", "opencv-python-headless", "opencv-contrib-python")
 
 
-def fingerprint(
-    input: str,
-    styles: Sequence["Style"],
-    *,
-    effort: EffortOptions,
-    look: LookOptions,
-    coherence: CoherenceOptions,
-    options: OutputOptions,
-    machine: MachineOptions,
-) -> dict[str, Any]:
+def fingerprint(input: str, styles: Sequence["Style"], settings: Settings) -> dict[str, Any]:
     """Name -> value, as plain JSON types, of everything that decides a pixel of the painted frames; InputError where a
     file cannot be read.
     """
@@ -56,11 +42,11 @@ def fingerprint(
     for number, style in enumerate(styles, 1):
         found[f"style {number}"] = digest(style.path)
         found[f"weight of style {number}"] = style.weight
-    if machine.weights is not None:
-        found["--weights"] = digest(machine.weights)
-    for group in (resolve_effort(effort), look, coherence, options, machine):
-        named = {name: value for name, value in asdict(group).items() if name not in NEUTRAL and name not in ENCODING}
-        found |= {flag_name(name): plain(value) for name, value in named.items()}
+    for name, value in settings.values().items():
+        if name in FILES:
+            found |= {} if value is None else {flag_name(name): digest(value)}
+        elif name not in NEUTRAL and name not in ENCODING:
+            found[flag_name(name)] = plain(value)
     return found | packages()
 
 

@@ -248,10 +248,20 @@ class DreamOptions:
     layers: tuple[str, ...] = option(
         ("relu5_1",), Several(_LAYER), "layers, or channels of layers, whose activations grow", metavar="LAYERS"
     )
-    octaves: int = option(4, Number(1, 16, whole=True), "sizes that are dreamed one after the other", metavar="N")
+    octaves: int | None = option(
+        None,
+        Number(1, 16, whole=True),
+        "sizes that are dreamed one after the other",
+        metavar="N",
+        unset=_BY_QUALITY,
+    )
     octave_scale: float = option(1.4, Number(1.05, 4), "how much larger each of them is", metavar="X")
-    first_iterations: int = option(12, _COUNT, "steps for each octave of a shot's first frame", metavar="N")
-    iterations: int = option(3, _COUNT, "steps for each octave of each later frame", metavar="N")
+    first_iterations: int | None = option(
+        None, _COUNT, "steps for each octave of a shot's first frame", metavar="N", unset=_BY_QUALITY
+    )
+    iterations: int | None = option(
+        None, _COUNT, "steps for each octave of each later frame", metavar="N", unset=_BY_QUALITY
+    )
     step: float = option(1.5, Number(0, 100), "length of a step, in levels of 255", metavar="X")
     smoothing: float = option(
         0.5, Number(0, 4), "blur of the gradient: less makes finer, more makes broader shapes", metavar="X"
@@ -282,15 +292,6 @@ class DreamOptions:
         check(self)
 
 
-OPTION_GROUPS = {
-    "quality": EffortOptions,
-    "look": LookOptions,
-    "coherence": CoherenceOptions,
-    "output": OutputOptions,
-    "machine": MachineOptions,
-}
-
-
 def _exact(name: str, kind: Time | Rate, value: object) -> Fraction | None:
     """None, a number or text -> an exact Fraction; a float means what it prints as, so 0.1 is 1/10."""
     if value is None or isinstance(value, Fraction):
@@ -308,12 +309,31 @@ PRESETS: dict[str, dict[str, Any]] = {
     "standard": {"size": 512, "encoder": "vgg19", "first_iterations": 200, "iterations": 7},
     "best": {"size": 768, "encoder": "vgg19", "first_iterations": 400, "iterations": 10},
 }
+# The same for dreaming: a step costs what an evaluation does.
+DREAM_PRESETS: dict[str, dict[str, Any]] = {
+    "draft": {"size": 256, "encoder": "vgg19"},
+    "standard": {"size": 512, "encoder": "vgg19"},
+    "best": {"size": 768, "encoder": "vgg19"},
+}
+DREAM_STEPS: dict[str, dict[str, int]] = {
+    "draft": {"octaves": 3, "first_iterations": 10, "iterations": 2},
+    "standard": {"octaves": 4, "first_iterations": 12, "iterations": 3},
+    "best": {"octaves": 5, "first_iterations": 20, "iterations": 4},
+}
 
 
-def resolve_effort(effort: EffortOptions) -> EffortOptions:
+def resolve_effort(effort: EffortOptions, presets: Mapping[str, Mapping[str, Any]] = PRESETS) -> EffortOptions:
     """The options with every field that its preset decides filled in; what was given stays."""
-    preset = PRESETS[effort.quality]
-    return replace(effort, **{name: value for name, value in preset.items() if getattr(effort, name) is None})
+    return _filled(effort, presets[effort.quality])
+
+
+def resolve_dream(dream: DreamOptions, quality: str = "standard") -> DreamOptions:
+    """The same for what is dreamed."""
+    return _filled(dream, DREAM_STEPS[quality])
+
+
+def _filled(options: Any, preset: Mapping[str, Any]) -> Any:
+    return replace(options, **{name: value for name, value in preset.items() if getattr(options, name) is None})
 
 
 def parse_option(item_name: str, kind: Kind) -> Callable[[str], Any]:
@@ -326,22 +346,3 @@ def parse_option(item_name: str, kind: Kind) -> Callable[[str], Any]:
             raise refusal(item_name, text, kind) from None
 
     return parse
-
-
-def split_options(
-    values: Mapping[str, Any],
-) -> tuple[EffortOptions, LookOptions, CoherenceOptions, OutputOptions, MachineOptions]:
-    """Named values -> the five groups; UsageError for a name that no group has.
-
-    >>> effort, look, *_ = split_options({"quality": "draft", "strength": 2})
-    >>> effort.quality, look.strength
-    ('draft', 2)
-    """
-    owners = {item.name: group for group in OPTION_GROUPS.values() for item in fields(group)}
-    for name in values:
-        if name not in owners:
-            raise UsageError(f"unknown option {name!r}; there are {', '.join(sorted(owners))}")
-    # A list is as good as a tuple to a caller; only tuples are frozen.
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    made = [group(**{n: v for n, v in given.items() if owners[n] is group}) for group in OPTION_GROUPS.values()]
-    return tuple(made)

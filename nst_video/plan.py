@@ -17,15 +17,15 @@ from nst_video.errors import InputError, UsageError
 from nst_video.guarded import look as look_at
 from nst_video.layers import DISTILLED, check_layers, smallest_side
 from nst_video.options import (
-    OPTION_GROUPS,
     CoherenceOptions,
+    DreamOptions,
     EffortOptions,
     LookOptions,
     MachineOptions,
     OutputOptions,
-    resolve_effort,
 )
 from nst_video.plain import plain, tuples
+from nst_video.settings import GROUPS, Settings, groups_from_json
 from nst_video.survey import Request, open_input, probe_input
 from nst_video.video import VideoInfo, check_output, scaled_size
 
@@ -49,7 +49,8 @@ class Plan:
     """One render, settled: nothing is left at None or "auto" that decides a pixel.
 
     size: (width, height) in pixels. pts: presentation timestamp of every frame to render, in `time_base` seconds.
-    shots: (first, last + 1) frame numbers, without gaps. seeds: one for each shot.
+    shots: (first, last + 1) frame numbers, without gaps. seeds: one for each shot. dream: None where frames are painted
+    in the styles, of which a dream has none.
     """
 
     input: str
@@ -65,6 +66,12 @@ class Plan:
     pts: tuple[int, ...]
     shots: tuple[tuple[int, int], ...]
     seeds: tuple[int, ...]
+    dream: DreamOptions | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The groups of options, settled."""
+        return Settings(**{name: getattr(self, name) for name in GROUPS})
 
     @property
     def frames(self) -> int:
@@ -80,8 +87,7 @@ class Plan:
         """The plan that `to_json` wrote; InputError for another version."""
         if data.get("version") != _VERSION:
             raise InputError(f"a plan of version {data.get('version')} cannot be used; this program writes {_VERSION}")
-        groups = dict(zip(("effort", "look", "coherence", "options", "machine"), OPTION_GROUPS.values(), strict=True))
-        made = {name: group(**tuples(data[name])) for name, group in groups.items()}
+        made = groups_from_json(data)
         rest = {item.name: tuples(data[item.name]) for item in fields(cls) if item.name not in made}
         styles = tuple(Style(**style) for style in data["styles"])
         return cls(**rest | made | {"styles": styles, "time_base": Fraction(data["time_base"])})
@@ -91,12 +97,7 @@ def make_plan(
     input: str | os.PathLike[str],
     styles: StyleLike | Sequence[StyleLike],
     output: str | os.PathLike[str],
-    *,
-    effort: EffortOptions = EffortOptions(),
-    look: LookOptions = LookOptions(),
-    coherence: CoherenceOptions = CoherenceOptions(),
-    options: OutputOptions = OutputOptions(),
-    machine: MachineOptions = MachineOptions(),
+    **groups: Any,
 ) -> Plan:
     """Look at the input once, check everything, and settle every setting.
 
@@ -104,16 +105,17 @@ def make_plan(
         input: a video, an animated picture, a folder or pattern of pictures, or a single picture.
         styles: a picture, or several, each a path or (path, weight) with weight 1 where none is given.
         output: where the result will be written; nothing is written yet.
+        groups: the groups of options that are not the defaults, by their names in `Settings`.
 
     Raises:
         UsageError: settings that exclude each other, an unknown layer, an output that exists or is the input.
         InputError: an input or a style picture that cannot be used.
         ResourceError: an output folder that is missing or cannot be written to.
     """
-    kind = _check_output(input, style_shares(styles), output, options)
-    plan = settle(
-        input, styles, output, effort=effort, look=look, coherence=coherence, options=options, machine=machine
-    )
+    settings = Settings(**groups)
+    shares = shares_of(styles, settings)
+    kind = _check_output(input, shares, output, settings.options)
+    plan = settle(input, styles, output, settings)
     if kind == "picture" and plan.frames > 1:
         raise UsageError(
             f"{os.fspath(output)} is one picture but there are {plan.frames} frames; "
@@ -128,45 +130,49 @@ def settle(
     input: str | os.PathLike[str],
     styles: StyleLike | Sequence[StyleLike],
     output: str | os.PathLike[str],
+    settings: Settings,
     *,
-    effort: EffortOptions,
-    look: LookOptions,
-    coherence: CoherenceOptions,
-    options: OutputOptions,
-    machine: MachineOptions,
     size: tuple[int, int] | None = None,
 ) -> Plan:
     """The plan without a look at the output, which may exist (as it does when it is scored); errors as `make_plan`.
 
     `size`: width and height in place of those that the effort gives.
     """
-    encoder = str(resolve_effort(effort).encoder)
-    _check_distilled(encoder, effort, look)
-    layers = check_layers(encoder, (*look.content_layers, *look.style_layers))
-    shares = style_shares(styles)
+    enlarges = settings.effort.size is not None  # a preset shrinks a large input, but does not blow up a small one
+    settings = settings.resolved()
+    effort, options, machine = settings.effort, settings.options, settings.machine
+    encoder = str(effort.encoder)
+    layers = _check_dream(settings) if settings.dream else _check_look(settings)
+    shares = shares_of(styles, settings)
     if machine.weights is not None and not os.path.isfile(machine.weights):
         raise InputError(f"--weights {machine.weights} is not a file; it takes the weights of {encoder}")
-    files = Request(
-        os.fspath(input), tuple(share.path for share in shares), options, coherence.cut_threshold, os.fspath(output)
+    request = Request(
+        os.fspath(input),
+        tuple(share.path for share in shares),
+        options,
+        settings.coherence.cut_threshold,
+        os.fspath(output),
     )
-    with look_at(files) as at:
-        size = size or _size(at.info, effort, smallest_side(encoder, layers))
+    with look_at(request) as at:
+        size = size or _size(at.info, effort, smallest_side(encoder, layers), enlarges)
         found = at.finish()
     return Plan(
         input=os.fspath(input),
         output=os.fspath(output),
         styles=shares,
-        effort=replace(resolve_effort(effort), size=max(size)),
-        look=_fill_weights(replace(look, style_layer_weights=_layer_weights(look)), look.loss),
-        coherence=_fill_weights(coherence, look.loss),
-        options=options,
-        machine=_settle_machine(machine),
+        **vars(_settle_weights(settings))
+        | {"effort": replace(effort, size=max(size)), "machine": _settle_machine(machine)},
         size=size,
         time_base=found.time_base,
         pts=found.pts,
         shots=found.shots,
         seeds=tuple(_seed(effort.seed, first) for first, _ in found.shots),
     )
+
+
+def shares_of(styles: StyleLike | Sequence[StyleLike], settings: Settings) -> tuple[Style, ...]:
+    """The shares of the style pictures of a render; a dream has none."""
+    return style_shares(styles) if settings.dream is None else ()
 
 
 def style_shares(styles: StyleLike | Sequence[StyleLike]) -> tuple[Style, ...]:
@@ -205,11 +211,10 @@ def _check_output(
     return kind
 
 
-def _size(info: VideoInfo, effort: EffortOptions, smallest: int) -> tuple[int, int]:
-    """Width and height of the output; a preset shrinks a large input but only a size asked for blows up a small one."""
-    long_side = resolve_effort(effort).size
-    assert long_side is not None
-    size = scaled_size(info, long_side, upscale=effort.size is not None)
+def _size(info: VideoInfo, effort: EffortOptions, smallest: int, enlarges: bool) -> tuple[int, int]:
+    """Width and height of the output."""
+    assert effort.size is not None
+    size = scaled_size(info, effort.size, upscale=enlarges)
     if min(size) < smallest:
         raise InputError(
             f"{info.path} comes to {size[0]}x{size[1]} pixels, but these layers need {smallest} or more on each side; "
@@ -218,9 +223,25 @@ def _size(info: VideoInfo, effort: EffortOptions, smallest: int) -> tuple[int, i
     return size
 
 
-def _check_distilled(encoder: str, effort: EffortOptions, look: LookOptions) -> None:
+def _check_look(settings: Settings) -> tuple[str, ...]:
+    """The layers that painting needs, once nothing speaks against the encoder."""
+    encoder, look = str(settings.effort.encoder), settings.look
+    _check_distilled(settings)
+    return check_layers(encoder, (*look.content_layers, *look.style_layers))
+
+
+def _check_dream(settings: Settings) -> tuple[str, ...]:
+    """The layers that dreaming needs, once nothing speaks against the encoder."""
+    assert settings.dream is not None
+    _check_distilled(settings)
+    return check_layers(str(settings.effort.encoder), settings.dream.layers)
+
+
+def _check_distilled(settings: Settings) -> None:
     """Refuse what a distilled network was not made for, instead of painting something else."""
-    wrong = "--loss paper" if look.loss == "paper" else "--pooling max" if effort.pooling != "average" else None
+    encoder, effort, paints = str(settings.effort.encoder), settings.effort, settings.dream is None
+    paper = paints and settings.look.loss == "paper"
+    wrong = "--loss paper" if paper else "--pooling max" if effort.pooling != "average" else None
     if encoder in DISTILLED and wrong:
         raise UsageError(f"{wrong} cannot be had from {encoder}, which is a small network; add --encoder vgg19")
 
@@ -228,6 +249,18 @@ def _check_distilled(encoder: str, effort: EffortOptions, look: LookOptions) -> 
 def _layer_weights(look: LookOptions) -> tuple[float, ...]:
     """One weight for each style layer; equal unless they are given."""
     return look.style_layer_weights or (1.0,) * len(look.style_layers)
+
+
+def _settle_weights(settings: Settings) -> Settings:
+    """The settings with no weight of the painting's loss left open."""
+    if settings.dream is not None:
+        return settings
+    look = settings.look
+    return replace(
+        settings,
+        look=_fill_weights(replace(look, style_layer_weights=_layer_weights(look)), look.loss),
+        coherence=_fill_weights(settings.coherence, look.loss),
+    )
 
 
 def _fill_weights(options: Any, loss: str) -> Any:

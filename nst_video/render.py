@@ -21,11 +21,11 @@ from nst_video.controls import Controls
 from nst_video.errors import InputError, ResourceError, Stopped
 from nst_video.job import Job, remove_folder
 from nst_video.jobwriter import is_published
-from nst_video.options import split_options
 from nst_video.painted import FrameReport, Painted, Start, report_of
 from nst_video.pictures import read_picture
 from nst_video.plan import Plan, StyleLike, make_plan
 from nst_video.resume import open_job
+from nst_video.settings import DREAM, Settings, split_options
 from nst_video.sinks import FileSink, JobSink, Sink
 from nst_video.survey import open_input, probe_input
 
@@ -40,6 +40,7 @@ __all__ = [
     "FrameStylizer",
     "Progress",
     "Result",
+    "dream",
     "make_stylizer",
     "render_job",
     "render_plan",
@@ -139,11 +140,43 @@ def stylize(
     >>> result.frames
     1
     """
-    names = ("effort", "look", "coherence", "options", "machine")
-    settings: dict[str, Any] = dict(zip(names, split_options(options), strict=True))
+    return _run(input, style, output, split_options(options), progress, stop)
+
+
+def dream(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    **options: Any,
+) -> Result:
+    """Dream on a video, or on a picture that `duration` or `music` makes a video of: whatever the chosen layers of a
+    network see in it grows, and moves with what it grew on.
+
+    Arguments and errors are those of `stylize`, and so is going on with a call that did not end. options: those of
+    `nst-video dream` by their names with underscores, such as `zoom=1.02`.
+
+    >>> import nst_video
+    >>> result = nst_video.dream("in.mp4", "out.mp4", layers=["relu3_1"], size=64, octaves=1, iterations=2)
+    >>> result.frames, result.size
+    (4, (64, 36))
+    """
+    return _run(input, (), output, split_options(options, DREAM), progress, stop)
+
+
+def _run(
+    input: str | os.PathLike[str],
+    styles: StyleLike | Sequence[StyleLike],
+    output: str | os.PathLike[str],
+    settings: Settings,
+    progress: Callable[[Progress], None] | None,
+    stop: Callable[[], bool] | None,
+) -> Result:
+    """Render a picture in one go, anything else as a job."""
     if output_kind(output) == "picture":
-        return render_plan(make_plan(input, style, output, **settings), progress=progress, stop=stop)
-    with open_job(input, style, output, **settings) as job:
+        return render_plan(make_plan(input, styles, output, **vars(settings)), progress=progress, stop=stop)
+    with open_job(input, styles, output, **vars(settings)) as job:
         return render_job(job, progress=progress, stop=stop)
 
 

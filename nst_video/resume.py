@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from nst_video.job import (
 )
 from nst_video.joblock import JobLock
 from nst_video.jobwriter import is_published
-from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, MachineOptions, OutputOptions
-from nst_video.plan import Plan, StyleLike, make_plan, style_shares
+from nst_video.plan import Plan, StyleLike, make_plan, shares_of
 from nst_video.resources import check_disk, check_memory
+from nst_video.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +36,9 @@ def open_job(
     styles: StyleLike | Sequence[StyleLike],
     output: str | os.PathLike[str],
     *,
-    effort: EffortOptions = EffortOptions(),
-    look: LookOptions = LookOptions(),
-    coherence: CoherenceOptions = CoherenceOptions(),
-    options: OutputOptions = OutputOptions(),
-    machine: MachineOptions = MachineOptions(),
     command: str = "",
     reports: Iterable[str | os.PathLike[str]] = (),
+    **groups: Any,
 ) -> Job:
     """The job of a video, gif or sequence, locked for this process: an unfinished one where there is one, or a new one.
 
@@ -52,17 +48,11 @@ def open_job(
         UsageError: the unfinished one was begun with other settings; or what `make_plan` raises.
         ResourceError: another process works on it, or there is too little room on the disk.
     """
-    settings: dict[str, Any] = {
-        "effort": effort,
-        "look": look,
-        "coherence": coherence,
-        "options": options,
-        "machine": machine,
-    }
+    settings = Settings(**groups)
     folder = job_folder(output)
     lock = JobLock(folder)
     try:
-        if not options.restart and folder.joinpath(MANIFEST).exists():
+        if not settings.options.restart and folder.joinpath(MANIFEST).exists():
             job = _found(folder, lock, input, styles, output, settings)
             if job is not None:
                 return job
@@ -99,13 +89,13 @@ def _begin(
     input: str | os.PathLike[str],
     styles: StyleLike | Sequence[StyleLike],
     output: str | os.PathLike[str],
-    settings: Mapping[str, Any],
+    settings: Settings,
     command: str,
     reports: Iterable[str | os.PathLike[str]],
 ) -> Job:
     """A new job; what is left of an older one in its folder is given up."""
-    plan = make_plan(input, styles, output, **settings)
-    print_of = fingerprint(plan.input, plan.styles, **settings)
+    plan = make_plan(input, styles, output, **vars(settings))
+    print_of = fingerprint(plan.input, plan.styles, settings)
     check_disk(plan, folder.parent)
     check_memory(plan)
     make_folder(folder)
@@ -127,7 +117,7 @@ def _found(
     input: str | os.PathLike[str],
     styles: StyleLike | Sequence[StyleLike],
     output: str | os.PathLike[str],
-    settings: Mapping[str, Any],
+    settings: Settings,
 ) -> Job | None:
     """The unfinished job, ready to go on; None where it is only the rest of one that was done."""
     before = lock.take()
@@ -136,14 +126,14 @@ def _found(
     if not folder.joinpath(MANIFEST).exists():
         return None
     job = Job(folder, Manifest.read(folder / MANIFEST), Ledger.read(folder / LEDGER), lock)
-    shares = style_shares(styles)
-    now = fingerprint(os.fspath(input), shares, **settings)
+    shares = shares_of(styles, settings)
+    now = fingerprint(os.fspath(input), shares, settings)
     changed = differences(job.manifest.fingerprint, now)
     if job.ledger.removing and (changed or not is_published(job)):
         return None
     if changed:
         raise _refusal(job, changed)
-    plan = _with(job.plan, os.fspath(input), os.fspath(output), shares, settings["options"], settings["machine"])
+    plan = _with(job.plan, os.fspath(input), os.fspath(output), shares, settings)
     manifest = replace(job.manifest, plan=plan, encoding=encoding(plan.options))
     if not is_published(job) or manifest.encoding != job.manifest.encoding:
         _check_name(job, plan)  # before anything of the job is changed
@@ -153,17 +143,15 @@ def _found(
     return job
 
 
-def _with(
-    plan: Plan, input: str, output: str, styles: tuple[Any, ...], options: OutputOptions, machine: MachineOptions
-) -> Plan:
+def _with(plan: Plan, input: str, output: str, styles: tuple[Any, ...], settings: Settings) -> Plan:
     """The plan as it was made, with the files where they are now and what changes no painted pixel."""
     return replace(
         plan,
         input=input,
         output=output,
         styles=styles,
-        options=with_encoding(plan.options, options),
-        machine=replace(plan.machine, offline=machine.offline, weights=machine.weights),
+        options=with_encoding(plan.options, settings.options),
+        machine=replace(plan.machine, offline=settings.machine.offline, weights=settings.machine.weights),
     )
 
 

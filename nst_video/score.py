@@ -41,10 +41,11 @@ from nst_video.measures import (
     warp_error,
 )
 from nst_video.objective import in_basis
-from nst_video.options import OutputOptions, split_options
+from nst_video.options import OutputOptions
 from nst_video.pictures import read_picture
 from nst_video.plan import Plan, StyleLike, open_input, settle
 from nst_video.render import FrameStylizer, make_stylizer
+from nst_video.settings import split_options
 from nst_video.survey import Request
 from nst_video.video import VideoReader, scaled_size
 
@@ -276,22 +277,13 @@ def _plan(
     options: Mapping[str, Any],
 ) -> Plan:
     """The plan that the output can come from, at the size it has; InputError when it has more frames or fewer."""
-    effort, look, coherence, part, machine = split_options(options)
+    settings = split_options(options)
+    part = settings.options
     whole = OutputOptions(max_pixels=part.max_pixels, max_duration=part.max_duration)
     with look_at(Request(os.fspath(output), (), whole, cut_threshold=0)) as at:
         size = scaled_size(at.info, "full")
         found = len(at.finish().pts)
-    plan = settle(
-        input,
-        style,
-        output,
-        effort=effort,
-        look=look,
-        coherence=coherence,
-        options=part,
-        machine=machine,
-        size=size,
-    )
+    plan = settle(input, style, output, settings, size=size)
     if found != plan.frames:
         raise InputError(
             f"{output} has {found} frames but {input} gives {plan.frames}; "

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,15 @@ from nst_video.arguments import given_options, parse_style
 from nst_video.cli import main
 from nst_video.commands import paint, score
 from nst_video.job import LEDGER
-from nst_video.options import OPTION_GROUPS, flag_name
+from nst_video.options import flag_name
 from nst_video.pictures import read_picture, write_picture
 from nst_video.render import FrameReport, Progress
 from nst_video.reports import writing_trace
+from nst_video.settings import PAINT
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 FAST = ("--size", "64", "--first-iterations", "8", "--iterations", "2")
-FIELDS = [(item, group) for group in OPTION_GROUPS.values() for item in fields(group)]
+FIELDS = [item for section in PAINT for item in section.items]
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def files(tmp_path, monkeypatch):
 )
 def test_defaults_are_those_of_the_dataclasses(parser, words):
     options = given_options(parser.parse_args(words))
-    assert options == {item.name: item.default for item, _ in FIELDS}
+    assert options == {item.name: item.default for item in FIELDS}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_help_names_every_option_with_its_default(capsys):
         main(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert end.value.code == 0
-    assert all(flag_name(item.name) in text for item, _ in FIELDS)
+    assert all(flag_name(item.name) in text for item in FIELDS)
     assert "(default: relu1_1,relu2_1,relu3_1,relu4_1,relu5_1)" in text
     assert "nst-video in.mp4 style.jpg out.mp4" in text
     assert "nst-video score" in text

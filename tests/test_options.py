@@ -8,14 +8,13 @@ import pytest
 from nst_video.errors import UsageError
 from nst_video.kinds import Time
 from nst_video.options import (
-    OPTION_GROUPS,
     PRESETS,
     EffortOptions,
     LookOptions,
     OutputOptions,
     resolve_effort,
-    split_options,
 )
+from nst_video.settings import DREAM, PAINT, split_options
 
 REFUSED = {
     "above": ({"strength": 9000}, "--strength 9000 is out of range; allowed 0 to 10"),
@@ -76,8 +75,8 @@ def test_times_may_be_numbers():
 
 
 def test_a_list_is_taken_as_a_tuple():
-    _, look, coherence, _, _ = split_options({"style_layers": ["relu1_1"], "references": [1, 3]})
-    assert (look.style_layers, coherence.references) == (("relu1_1",), (1, 3))
+    settings = split_options({"style_layers": ["relu1_1"], "references": [1, 3]})
+    assert (settings.look.style_layers, settings.coherence.references) == (("relu1_1",), (1, 3))
 
 
 @pytest.mark.parametrize("quality", PRESETS)
@@ -105,13 +104,14 @@ def test_options_are_frozen():
         look.strength = 2
 
 
-def test_no_name_is_in_two_groups():
-    names = [item.name for group in OPTION_GROUPS.values() for item in fields(group)]
+@pytest.mark.parametrize("sections", [PAINT, DREAM])
+def test_no_name_is_in_two_sections(sections):
+    names = [item.name for section in sections for item in section.items]
     assert len(names) == len(set(names))
 
 
 def test_every_field_says_what_it_is():
-    described = [item.metadata for group in OPTION_GROUPS.values() for item in fields(group)]
+    described = [item.metadata for section in (*PAINT, *DREAM) for item in section.items]
     assert all(metadata["help"] and metadata["kind"].allowed() for metadata in described)
 
 

@@ -1,20 +1,12 @@
 """The main command: paint a video."""
 
-import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 from nst_video import __version__
 from nst_video.arguments import Parser, add_options, given_options, parse_style
-from nst_video.options import split_options
+from nst_video.commands.rendering import add_reports, render
+from nst_video.settings import split_options
 from nst_video.stopping import Stopper
-from nst_video.terminal import clock, counting, print_json, say
-
-if TYPE_CHECKING:
-    from nst_video.job import Job
-    from nst_video.render import Progress, Result
 
 EXAMPLES = """\
 examples:
@@ -54,91 +46,13 @@ def make_parser() -> Parser:
     parser.add_argument("output", metavar="OUT", help="what to write; its suffix decides the kind")
     parser.add_argument("--version", action="version", version=f"nst-video {__version__}")
     add_options(parser, style_help="another style picture to blend in")
-    report = parser.add_argument_group("reports")
-    report.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
-    report.add_argument(
-        "--trace", metavar="FILE", help="write every frame's losses as JSON lines, and a plot beside them"
-    )
-    report.add_argument("--contact-sheet", metavar="FILE", help="write a picture of frames, each above its painted one")
-    report.add_argument("--debug", action="store_true", help="show where an error came from")
+    add_reports(parser)
     return parser
 
 
 def run(words: Sequence[str], stopper: Stopper) -> int:
     """Begin a render, or go on with one, with progress; report."""
     args = make_parser().parse_args(words)
-    groups = ("effort", "look", "coherence", "options", "machine")
-    settings: dict[str, Any] = dict(zip(groups, split_options(given_options(args)), strict=True))
-
-    # OpenCV and PyAV come with these: not before the options are known to be right, and never for --help.
-    from nst_video.codecs import output_kind
-    from nst_video.pictures import picture_format
-    from nst_video.plan import make_plan
-    from nst_video.render import render_job, render_plan
-    from nst_video.reports import check_reports, plot_of
-    from nst_video.resume import left_by, open_job, tidy
-
+    settings = split_options(given_options(args))
     styles = [parse_style(text) for text in (args.style, *args.styles)]
-    trace, sheet = (Path(name) if name else None for name in (args.trace, args.contact_sheet))
-    reports = [report for report in (trace, sheet, plot_of(trace) if trace else None) if report]
-    if sheet:
-        picture_format(sheet)  # an unknown suffix is refused now, not after the render
-    tidy(args.output)  # before anything is refused because the render it belonged to is complete
-    check_reports(
-        reports,
-        [args.input, args.output, *(file for file, _ in styles)],
-        overwrite=args.overwrite,
-        plotting=bool(trace),
-        ours=left_by(reports, args.output),
-    )
-    if output_kind(args.output) == "picture":
-        plan = make_plan(args.input, styles, args.output, **settings)
-        with _watching(plan.frames, trace, sheet) as tell:
-            result = render_plan(plan, progress=tell)
-    else:
-        again = shlex.join(["nst-video", *(word for word in words if word != "--restart")])
-        with (
-            open_job(args.input, styles, args.output, **settings, command=again, reports=reports) as job,
-            stopper.patience() as asked,
-            stopper.keeping(job, again),
-            _watching(job.plan.frames, trace, sheet, job) as tell,
-        ):
-            result = render_job(job, progress=tell, stop=asked)
-    say(_summary(result))
-    if args.json:
-        print_json(result.to_json())
-    return 0
-
-
-@contextmanager
-def _watching(
-    frames: int, trace: Path | None, sheet: Path | None, job: "Job | None" = None
-) -> Iterator[Callable[["Progress"], None]]:
-    """A function to be told of every frame: it counts, and writes the reports, with what earlier runs left of them."""
-    from nst_video.reports import making_contact_sheet, writing_trace
-
-    if job and job.ledger.removing:  # all was done; what the reports would be made of may be gone
-        trace = sheet = None
-    with ExitStack() as stack:
-        count = stack.enter_context(counting(frames, job.done if job else 0))
-        watchers: list[Callable[[Progress], None]] = [lambda progress: count(progress.done, progress.frames)]
-        if trace:
-            watchers.append(stack.enter_context(writing_trace(trace, job.rows() if job else ())))
-        if sheet:
-            watchers.append(stack.enter_context(making_contact_sheet(sheet, frames, job.pairs() if job else {})))
-
-        def tell(progress: "Progress") -> None:
-            for watch in watchers:
-                watch(progress)
-
-        yield tell
-
-
-def _summary(result: "Result") -> str:
-    """What came out, in one line."""
-    width, height = result.size
-    coherence = "" if result.e_warp is None else f", E_warp {result.e_warp:.1e}"
-    return (
-        f"{result.output}: {result.frames} frames of {width}x{height} in {clock(result.seconds)} "
-        f"({result.seconds_per_frame:.2f} s and {result.evaluations:.1f} evaluations a frame{coherence})"
-    )
+    return render(["nst-video", *words], args, styles, settings, stopper)

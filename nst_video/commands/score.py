@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nst_video.arguments import Parser, add_options, given_options, parse_style
 from nst_video.errors import UsageError
-from nst_video.options import split_options
+from nst_video.settings import split_options
 from nst_video.stopping import Stopper
 from nst_video.terminal import counting, print_json, print_lines
 

@@ -1,0 +1,116 @@
+"""What the commands that render have in common: reports, jobs, progress, the line at the end."""
+
+import argparse
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nst_video.settings import Settings
+from nst_video.stopping import Stopper
+from nst_video.terminal import clock, counting, print_json, say
+
+if TYPE_CHECKING:
+    from nst_video.job import Job
+    from nst_video.plan import StyleLike
+    from nst_video.render import Progress, Result
+
+
+def add_reports(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
+    """Add what a render can tell about itself; returns the group."""
+    report = parser.add_argument_group("reports")
+    report.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    report.add_argument(
+        "--trace", metavar="FILE", help="write every frame's losses as JSON lines, and a plot beside them"
+    )
+    report.add_argument("--contact-sheet", metavar="FILE", help="write a picture of frames, each above its painted one")
+    report.add_argument("--debug", action="store_true", help="show where an error came from")
+    return report
+
+
+def render(
+    command: Sequence[str],
+    args: argparse.Namespace,
+    styles: "Sequence[StyleLike]",
+    settings: Settings,
+    stopper: Stopper,
+) -> int:
+    """Begin the render that `args` (input, output and the reports) and the settings describe, or go on with it; returns
+    the exit code. command: its words, for people who go on with it.
+    """
+    # OpenCV and PyAV come with these: not before the options are known to be right, and never for --help.
+    from nst_video.codecs import output_kind
+    from nst_video.pictures import picture_format
+    from nst_video.plan import make_plan
+    from nst_video.render import render_job, render_plan
+    from nst_video.reports import check_reports, plot_of
+    from nst_video.resume import left_by, open_job, tidy
+
+    trace, sheet = (Path(name) if name else None for name in (args.trace, args.contact_sheet))
+    reports = [report for report in (trace, sheet, plot_of(trace) if trace else None) if report]
+    if sheet:
+        picture_format(sheet)  # an unknown suffix is refused now, not after the render
+    tidy(args.output)  # before anything is refused because the render it belonged to is complete
+    check_reports(
+        reports,
+        [args.input, args.output, *_files(styles)],
+        overwrite=args.overwrite,
+        plotting=bool(trace),
+        ours=left_by(reports, args.output),
+    )
+    if output_kind(args.output) == "picture":
+        plan = make_plan(args.input, styles, args.output, **vars(settings))
+        with _watching(plan.frames, trace, sheet) as tell:
+            result = render_plan(plan, progress=tell)
+    else:
+        again = shlex.join(word for word in command if word != "--restart")
+        with (
+            open_job(args.input, styles, args.output, **vars(settings), command=again, reports=reports) as job,
+            stopper.patience() as asked,
+            stopper.keeping(job, again),
+            _watching(job.plan.frames, trace, sheet, job) as tell,
+        ):
+            result = render_job(job, progress=tell, stop=asked)
+    say(_summary(result))
+    if args.json:
+        print_json(result.to_json())
+    return 0
+
+
+def _files(styles: "Sequence[StyleLike]") -> Iterable[str]:
+    return (str(style[0] if isinstance(style, tuple) else style) for style in styles)
+
+
+@contextmanager
+def _watching(
+    frames: int, trace: Path | None, sheet: Path | None, job: "Job | None" = None
+) -> Iterator[Callable[["Progress"], None]]:
+    """A function to be told of every frame: it counts, and writes the reports, with what earlier runs left of them."""
+    from nst_video.reports import making_contact_sheet, writing_trace
+
+    if job and job.ledger.removing:  # all was done; what the reports would be made of may be gone
+        trace = sheet = None
+    with ExitStack() as stack:
+        count = stack.enter_context(counting(frames, job.done if job else 0))
+        watchers: list[Callable[[Progress], None]] = [lambda progress: count(progress.done, progress.frames)]
+        if trace:
+            watchers.append(stack.enter_context(writing_trace(trace, job.rows() if job else ())))
+        if sheet:
+            watchers.append(stack.enter_context(making_contact_sheet(sheet, frames, job.pairs() if job else {})))
+
+        def tell(progress: "Progress") -> None:
+            for watch in watchers:
+                watch(progress)
+
+        yield tell
+
+
+def _summary(result: "Result") -> str:
+    """What came out, in one line."""
+    width, height = result.size
+    coherence = "" if result.e_warp is None else f", E_warp {result.e_warp:.1e}"
+    return (
+        f"{result.output}: {result.frames} frames of {width}x{height} in {clock(result.seconds)} "
+        f"({result.seconds_per_frame:.2f} s and {result.evaluations:.1f} evaluations a frame{coherence})"
+    )

@@ -1,0 +1,127 @@
+"""All that a render is told, in one value, and which of its options each command takes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any
+
+from nst_video.errors import UsageError
+from nst_video.options import (
+    DREAM_PRESETS,
+    CoherenceOptions,
+    DreamOptions,
+    EffortOptions,
+    LookOptions,
+    MachineOptions,
+    OutputOptions,
+    resolve_dream,
+    resolve_effort,
+)
+from nst_video.plain import tuples
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The groups of options. dream: None where the frames are painted in a style."""
+
+    effort: EffortOptions = field(default_factory=EffortOptions)
+    look: LookOptions = field(default_factory=LookOptions)
+    coherence: CoherenceOptions = field(default_factory=CoherenceOptions)
+    options: OutputOptions = field(default_factory=OutputOptions)
+    machine: MachineOptions = field(default_factory=MachineOptions)
+    dream: DreamOptions | None = None
+
+    @property
+    def sections(self) -> "tuple[Section, ...]":
+        """The options that mean something here."""
+        return PAINT if self.dream is None else DREAM
+
+    def resolved(self) -> "Settings":
+        """The same with everything that a preset decides filled in."""
+        if self.dream is None:
+            return replace(self, effort=resolve_effort(self.effort))
+        effort = resolve_effort(self.effort, DREAM_PRESETS)
+        return replace(self, effort=effort, dream=resolve_dream(self.dream, self.effort.quality))
+
+    def values(self) -> dict[str, Any]:
+        """Name -> value of every option that means something here, with those that a preset decides."""
+        groups = vars(self.resolved())
+        return {
+            item.name: getattr(groups[section.group], item.name) for section in self.sections for item in section.items
+        }
+
+
+# Field of Settings -> the dataclass of its options.
+GROUPS: Mapping[str, Any] = MappingProxyType(
+    {
+        "effort": EffortOptions,
+        "look": LookOptions,
+        "coherence": CoherenceOptions,
+        "options": OutputOptions,
+        "machine": MachineOptions,
+        "dream": DreamOptions,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """Options that stand together in `--help` under a title: those of a group, or only the named ones.
+
+    fixed: values of others of the group, where the command decides them.
+    """
+
+    title: str
+    group: str
+    names: tuple[str, ...] = ()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def items(self) -> Iterator[Field[Any]]:
+        """The dataclass fields of its options."""
+        return (item for item in fields(GROUPS[self.group]) if not self.names or item.name in self.names)
+
+
+_OUTPUT_AND_MACHINE = (Section("output", "options"), Section("machine", "machine"))
+PAINT = (
+    Section("quality", "effort"),
+    Section("look", "look"),
+    Section("coherence", "coherence"),
+    *_OUTPUT_AND_MACHINE,
+)
+DREAM = (
+    Section("quality", "effort", ("quality", "size", "encoder", "pooling", "seed")),
+    Section("dream", "dream"),
+    # A dream is only compared with the frame before.
+    Section("coherence", "coherence", ("flow", "cut_threshold"), {"references": (1,)}),
+    *_OUTPUT_AND_MACHINE,
+)
+
+
+def split_options(values: Mapping[str, Any], sections: Sequence[Section] = PAINT) -> Settings:
+    """Named values -> settings; UsageError for a name that none of the sections has.
+
+    >>> settings = split_options({"quality": "draft", "strength": 2})
+    >>> settings.effort.quality, settings.look.strength
+    ('draft', 2)
+    >>> split_options({"quality": "draft", "zoom": 1.02}, DREAM).dream.zoom
+    1.02
+    """
+    owners = {item.name: section for section in sections for item in section.items}
+    for name in values:
+        if name not in owners:
+            raise UsageError(f"unknown option {name!r}; there are {', '.join(sorted(owners))}")
+    # A list is as good as a tuple to a caller; only tuples are frozen.
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    made = {
+        section.group: GROUPS[section.group](
+            **section.fixed, **{name: value for name, value in given.items() if owners[name] is section}
+        )
+        for section in sections
+    }
+    return Settings(**made)
+
+
+def groups_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The groups in plain JSON types as their dataclasses; None for one that was not there when it was written."""
+    return {name: kind(**tuples(data[name])) if data.get(name) else None for name, kind in GROUPS.items()}
