@@ -22,12 +22,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import IO, Any, Protocol, TypeVar
 
 from nst_video.errors import InputError, NstVideoError, ResourceError, UsageError
 from nst_video.limits import MEMORY_EXIT, limit_this_process, memory_limit
 from nst_video.probe import VideoInfo
-from nst_video.survey import Request, Survey, check_styles, probe_input, rehearse, survey
+from nst_video.soundtrack import survey_track
+from nst_video.survey import Request, Survey, check_styles, probe_input, rehearse, survey, with_duration
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -246,6 +248,12 @@ def _look(request: Request, teller: "Teller") -> None:
     import cv2
 
     cv2.setNumThreads(1)  # for pictures this small its threads are memory without use
+    track = None
+    if request.music is not None:
+        teller.tell(now=(request.music, 0))
+        track = survey_track(request.music, request.music_end, request.options.max_duration, teller.sign_of_life)
+        teller.tell(now=(request.input, 0))
+        request = replace(request, options=with_duration(request.options, track, request.input))
     info = probe_input(request.input, request.options)
     teller.tell(info=info.to_json())
     check_styles(request, lambda path, pixels: teller.tell(now=(path, pixels)))
@@ -253,7 +261,9 @@ def _look(request: Request, teller: "Teller") -> None:
     # Exact only now: what holds frames of this size, and no more, however long the video is.
     limit_this_process(memory_limit(info.width * info.height))
     found = survey(info, request, teller.sign_of_life)
-    rehearse(info, request, found.pts[0], teller.sign_of_life)
+    if track is not None:
+        found = replace(found, track=track)
+    rehearse(info, request, found, teller.sign_of_life)
     teller.tell(survey=found.to_json())
 
 

@@ -205,7 +205,8 @@ def publish(job: Job, info: VideoInfo, summary: dict[str, Any], stopped: Callabl
     plan, options = job.plan, job.plan.options
     with errors_of(job):
         part = job.path(PART)
-        settings = _encoding(job) | {"start": options.start, "end": options.end, "part": part, "info": info}
+        place = {"start": options.start, "end": options.end, "part": part, "info": info, "music": plan.heard(info)}
+        settings = _encoding(job) | place
         output = _join(job, settings, stopped) if job.kind == "video" else _replay(job, settings, stopped)
         if output is None:
             return False
@@ -227,7 +228,8 @@ def publish(job: Job, info: VideoInfo, summary: dict[str, Any], stopped: Callabl
 def check_writing(job: Job, info: VideoInfo) -> None:
     """Open the output once and discard it, so that what it cannot hold is refused or said now, not after the render."""
     with errors_of(job):
-        settings = _encoding(job) | {"start": None, "end": None, "part": job.path(PART), "info": info}
+        place = {"start": None, "end": None, "part": job.path(PART), "info": info, "music": job.plan.heard(info)}
+        settings = _encoding(job) | place
         (JoinedOutput(job.plan.output, **settings) if job.kind == "video" else _opened(job, settings)).discard()
 
 

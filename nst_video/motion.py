@@ -201,3 +201,22 @@ class MotionWindow:
         forward = to_flow(flow(reference_rgb, rgb, self.preset))
         backward = drop_noise(backward, current, reference)
         return backward, trust(current, reference, backward, forward)
+
+
+class StillWindow:
+    """Stands in for a MotionWindow where all frames are one picture: nothing moves, and all of it can be trusted."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def remember(self, rgb: np.ndarray) -> None:
+        """Take in a frame of the shot."""
+        self.begun = True
+
+    def step(self, rgb: np.ndarray, first: bool = False) -> Motion:
+        """No motion at all of the uint8 (H, W, 3) frame against the one before; `first` forgets that."""
+        height, width = rgb.shape[:2]
+        if first or not self.begun:
+            self.begun = True
+            return Motion.none(1, height, width)
+        return Motion(torch.zeros(1, 1, 2, height, width), torch.ones(1, 1, 1, height, width))

@@ -182,8 +182,13 @@ class OutputOptions:
     )
     stride: int = option(1, Number(1, 100_000, whole=True), "render every n-th frame", metavar="N")
     rate: Fraction | None = option(
-        None, Rate(), "frames per second of a sequence of pictures", metavar="FPS", unset="25"
+        None,
+        Rate(),
+        "frames per second of a sequence of pictures, or of a picture with --duration",
+        metavar="FPS",
+        unset="25",
     )
+    duration: Fraction | None = option(None, Time(), "make a video this long of a single picture", metavar="TIME")
     codec: str = option("libx264", Text("a video encoder of FFmpeg"), "video codec of the output", metavar="NAME")
     crf: int = option(18, Number(0, 63, whole=True), "quality of the codec: less is better and larger", metavar="N")
     preset: str = option(
@@ -209,6 +214,7 @@ class OutputOptions:
             "end": Time(),
             "still": Time(),
             "max_duration": Time(),
+            "duration": Time(),
             "rate": Rate(),
         }
         for name, kind in kinds.items():
@@ -218,6 +224,8 @@ class OutputOptions:
             raise UsageError(
                 f"--start {float(self.start):g} is not before --end {float(self.end):g}; allowed start < end"
             )
+        if self.duration == 0:
+            raise UsageError("--duration 0 leaves no frame; allowed more than 0 seconds")
         if self.still is not None and (self.start is not None or self.end is not None):
             raise UsageError("--still renders one frame; it cannot be combined with --start or --end")
 

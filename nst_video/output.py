@@ -23,12 +23,12 @@ from nst_video.files import NOTHING_KEPT, disk_errors, settle, sync_folder, temp
 from nst_video.pictures import write_picture
 from nst_video.probe import VideoInfo, unit
 from nst_video.sequences import is_pattern, number_file, numbered
-from nst_video.streams import Companions, Cut
+from nst_video.soundtrack import Heard, make_companions
+from nst_video.streams import Cut
 
 log = logging.getLogger(__name__)
 
 COARSEST_CLOCK = 10_000  # units a second, at least, that mp4 and mov files count in
-LONGEST_LAST = 10  # times the usual: a longer last frame is more likely a wrong duration in the header
 ASPECT_IN_STREAM = frozenset({"libx264", "libx265"})  # of the pixels; the muxers of mkv and webm are not told it here
 OWN_FILE = {"protocol_whitelist": "file"}
 
@@ -51,6 +51,8 @@ def open_output(kind: str, path: str, **settings: Any) -> Output:
     """The output for a kind that check_output returned; `settings` are those of VideoWriter."""
     if kind in ("video", "gif"):
         return VideoOutput(path, **settings)
+    if settings.get("music") is not None:
+        log.warning("%s: pictures have no sound; the music only drives them", path)
     return (PictureOutput if kind == "picture" else SequenceOutput)(path, settings.get("part"))
 
 
@@ -70,8 +72,11 @@ class VideoOutput:
         end: Fraction | float | None,
         part: Path | None = None,
         alone: bool = False,
+        music: Heard | None = None,
     ) -> None:
-        """part: where it is made, by default beside its final place. alone: without the source's other streams."""
+        """part: where it is made, by default beside its final place. alone: without the source's other streams. music:
+        what is heard in place of the source's own sound.
+        """
         self.path, self.info, self.size = Path(path), info, size
         self.suffix = self.path.suffix.lower()
         self.is_gif = self.suffix == ".gif"
@@ -87,7 +92,7 @@ class VideoOutput:
         self.convert = FromRgb(self.codec.pixel_format, info.color)
         self.container = self._open_container()
         self.stream = self._add_stream(encoder, self.codec.options(crf, preset))
-        self.companions = Companions(info, self.container, self.suffix, alone=alone)
+        self.companions = make_companions(info, self.container, self.suffix, alone=alone, music=music)
 
     def write(self, rgb: np.ndarray, pts: int) -> None:
         """Takes uint8 (H, W, 3) RGB at `pts` of the source's time base."""
@@ -175,7 +180,8 @@ class VideoOutput:
         # A gif has no clock to start late on; transport streams start anywhere.
         self.shift = first_pts if self.cut or self.is_gif else self.info.origin_pts
         base = self.info.time_base
-        self.companions.start(Cut(first_pts * base if self.cut else None, self.end, self.shift * base), self.stream)
+        cut = Cut(first_pts * base if self.cut else None, self.end, self.shift * base)
+        self.companions.start(cut, self.stream, first=(first_pts - self.shift) * base)
 
     def _encode(self, rgb: np.ndarray, pts: int, duration: int) -> None:
         frame = self.convert(rgb)
@@ -194,13 +200,8 @@ class VideoOutput:
             self.companions.mux(packet)
 
     def _last_duration(self, pts: int) -> int:
-        """To the end of the source where that is known and near, else as long as the frame before it, or one frame."""
-        one = round(1 / (self.info.average_rate * self.info.time_base))
-        usual = max(pts - (self.pts[-1] + (self.shift or 0)) if self.pts else one, 1)
-        if self.info.duration is None or self.end is not None:
-            return usual
-        rest = self.info.start_pts + round(self.info.duration / self.info.time_base) - pts
-        return rest if 0 < rest <= LONGEST_LAST * usual else usual
+        before = self.pts[-1] + (self.shift or 0) if self.pts else None
+        return self.info.last_duration(pts, before, open_end=self.end is None)
 
     def _verify(self) -> None:
         """Decodes the finished file: as many frames as were written, at their times, and every packet of sound."""

@@ -26,7 +26,8 @@ from nst_video.options import (
 )
 from nst_video.plain import plain, tuples
 from nst_video.settings import GROUPS, Settings, groups_from_json
-from nst_video.survey import Request, open_input, probe_input
+from nst_video.soundtrack import Heard, Track
+from nst_video.survey import Request, open_input, probe_input, with_duration
 from nst_video.video import VideoInfo, check_output, scaled_size
 
 __all__ = ["Plan", "Style", "StyleLike", "make_plan", "open_input", "probe_input", "settle"]
@@ -50,7 +51,7 @@ class Plan:
 
     size: (width, height) in pixels. pts: presentation timestamp of every frame to render, in `time_base` seconds.
     shots: (first, last + 1) frame numbers, without gaps. seeds: one for each shot. dream: None where frames are painted
-    in the styles, of which a dream has none.
+    in the styles, of which a dream has none. track: music in place of the input's own sound.
     """
 
     input: str
@@ -67,6 +68,7 @@ class Plan:
     shots: tuple[tuple[int, int], ...]
     seeds: tuple[int, ...]
     dream: DreamOptions | None = None
+    track: Track | None = None
 
     @property
     def settings(self) -> Settings:
@@ -88,9 +90,17 @@ class Plan:
         if data.get("version") != _VERSION:
             raise InputError(f"a plan of version {data.get('version')} cannot be used; this program writes {_VERSION}")
         made = groups_from_json(data)
-        rest = {item.name: tuples(data[item.name]) for item in fields(cls) if item.name not in made}
+        rest = {item.name: tuples(data[item.name]) for item in fields(cls) if item.name in data.keys() - made.keys()}
         styles = tuple(Style(**style) for style in data["styles"])
-        return cls(**rest | made | {"styles": styles, "time_base": Fraction(data["time_base"])})
+        track = Track.from_json(data["track"]) if data.get("track") else None
+        return cls(**rest | made | {"styles": styles, "time_base": Fraction(data["time_base"]), "track": track})
+
+    def heard(self, info: VideoInfo, frames: int | None = None) -> Heard | None:
+        """The music under the first `frames` (None: all) of the render; info: what probe found in the input."""
+        if self.track is None:
+            return None
+        open_end = self.options.end is None and frames in (None, self.frames)
+        return Heard.under(self.track, info, self.pts[:frames], open_end=open_end)
 
 
 def make_plan(
@@ -156,6 +166,7 @@ def settle(
     with look_at(request) as at:
         size = size or _size(at.info, effort, smallest_side(encoder, layers), enlarges)
         found = at.finish()
+    settings = replace(settings, options=with_duration(options, found.track, os.fspath(input)))
     return Plan(
         input=os.fspath(input),
         output=os.fspath(output),
@@ -167,6 +178,7 @@ def settle(
         pts=found.pts,
         shots=found.shots,
         seeds=tuple(_seed(effort.seed, first) for first, _ in found.shots),
+        track=found.track,
     )
 
 

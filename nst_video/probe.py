@@ -1,6 +1,7 @@
 """What a file holds, found out before any work is done; what cannot be used is refused here with one line."""
 
 import logging
+import math
 import os
 import re
 import struct
@@ -28,11 +29,12 @@ INDEX_TAIL = 64  # entries
 DEFAULT_RATE = Fraction(25)  # frames/s of an image sequence, which has no timing of its own
 VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,gif"
 READABLE = "mp4, mov, mkv, webm, avi, ts and gif"
+LONGEST_LAST = 10  # times the usual: a longer last frame is more likely a wrong duration in the header
 # Demuxers whose clock starts anywhere; what is made of them starts at zero.
 FREE_CLOCK = frozenset({"mpegts"})
 
 # Titles in an unknown encoding are no reason to refuse a file; PyAV has let them pass by itself since version 19.
-_READING_NOTES: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+READING_NOTES: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 Kind = Literal["video", "gif", "sequence", "picture"]
 
@@ -85,8 +87,18 @@ class VideoInfo:
     container: str = ""
     streams: tuple[StreamInfo, ...] = ()
     chapters: tuple[Chapter, ...] = ()
-    files: tuple[str, ...] = field(default=(), repr=False)  # of a sequence, in order
+    files: tuple[str, ...] = field(default=(), repr=False)  # of a sequence, in order; a picture may last many frames
     max_pixels: int = DEFAULT_MAX_PIXELS  # the limit it was found under, which holds for every later reading too
+
+    def last_duration(self, pts: int, before: int | None, *, open_end: bool) -> int:
+        """How long a last frame at `pts` is shown, in units of the time base: with an open end to the end of the source
+        where that is known and near, else as long as the frame at `before`, or one frame.
+        """
+        usual = max(pts - before if before is not None else round(1 / (self.average_rate * self.time_base)), 1)
+        if self.duration is None or not open_end:
+            return usual
+        rest = self.start_pts + round(self.duration / self.time_base) - pts
+        return rest if 0 < rest <= LONGEST_LAST * usual else usual
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types; fractions are written as "n/d"."""
@@ -113,11 +125,18 @@ class VideoInfo:
 _FRACTIONS = ("time_base", "average_rate", "sample_aspect_ratio", "duration", "duration_of_file")
 
 
-def probe(path: str | os.PathLike[str], *, max_pixels: int | None = None, rate: Fraction | None = None) -> VideoInfo:
+def probe(
+    path: str | os.PathLike[str],
+    *,
+    max_pixels: int | None = None,
+    rate: Fraction | None = None,
+    duration: Fraction | None = None,
+) -> VideoInfo:
     """What `path` holds: a video file, a gif, a picture, a folder of pictures or a numbered pattern such as
     `frames/%05d.png`.
 
-    `max_pixels` bounds width x height (default 67 million); `rate` is that of a sequence (default 25 frames/s).
+    `max_pixels` bounds width x height (default 67 million); `rate` is that of a sequence (default 25 frames/s);
+    with a `duration` in seconds a single picture is as many frames of that rate as begin within it.
 
     Raises InputError when the file is missing, holds no video that can be read, is HDR, has no frames, or is too large.
     """
@@ -125,7 +144,7 @@ def probe(path: str | os.PathLike[str], *, max_pixels: int | None = None, rate: 
     limit = max_pixels or DEFAULT_MAX_PIXELS
     sequence = find_sequence(name, limit)
     if sequence is not None:
-        return _describe_sequence(name, sequence, rate or DEFAULT_RATE, limit)
+        return _describe_sequence(name, sequence, rate or DEFAULT_RATE, limit, duration)
     with open_input(name, limit) as container:
         return _describe(name, container, limit)
 
@@ -151,7 +170,7 @@ def open_input(path: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[Inpu
             mode="r",
             container_options={"protocol_whitelist": "file", "format_whitelist": VIDEO_FORMATS},
             options=limit,
-            **_READING_NOTES,
+            **READING_NOTES,
         )
     except PermissionError as error:
         raise InputError(f"{path} cannot be read: permission denied") from error
@@ -243,8 +262,13 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
     )
 
 
-def _describe_sequence(name: str, sequence: Sequence, rate: Fraction, max_pixels: int) -> VideoInfo:
+def _describe_sequence(
+    name: str, sequence: Sequence, rate: Fraction, max_pixels: int, duration: Fraction | None
+) -> VideoInfo:
     width, height = sequence.size
+    frames = len(sequence.files)
+    if sequence.kind == "picture" and duration is not None:
+        frames = max(1, math.ceil(duration * rate))
     return VideoInfo(
         path=name,
         kind=sequence.kind,
@@ -255,8 +279,8 @@ def _describe_sequence(name: str, sequence: Sequence, rate: Fraction, max_pixels
         color=SRGB,
         codec=Path(sequence.files[0]).suffix[1:].lower(),
         pixel_format="rgb24",
-        duration=len(sequence.files) / rate,
-        declared_frames=len(sequence.files),
+        duration=frames / rate,
+        declared_frames=frames,
         files=sequence.files,
         max_pixels=max_pixels,
     )

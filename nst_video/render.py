@@ -32,7 +32,7 @@ from nst_video.survey import open_input, probe_input
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nst_video.motion import Motion, MotionWindow
+    from nst_video.motion import Motion, MotionWindow, StillWindow
     from nst_video.stylizer import State, StepReport
 
 __all__ = [
@@ -265,9 +265,10 @@ class _Moving:
 
 def _moving_frames(plan: Plan, start: Start) -> Generator[_Moving, None, None]:
     """Every frame of the plan from the start on with its motion; the window of reference frames is all it holds."""
-    from nst_video.motion import MotionWindow
+    from nst_video.motion import MotionWindow, StillWindow
 
-    window = MotionWindow(plan.coherence.references, plan.coherence.flow)
+    still = plan.options.duration is not None
+    window = StillWindow() if still else MotionWindow(plan.coherence.references, plan.coherence.flow)
     beginnings = {first: shot for shot, (first, _) in enumerate(plan.shots)}
     shot = sum(first <= start.frame for first in beginnings) - 1
     for number, rgb in _frames_from(plan, start, window):
@@ -276,7 +277,7 @@ def _moving_frames(plan: Plan, start: Start) -> Generator[_Moving, None, None]:
         yield _Moving(number, shot, first, plan.pts[number], rgb, window.step(rgb, first=first))
 
 
-def _frames_from(plan: Plan, start: Start, window: "MotionWindow") -> Iterator[tuple[int, np.ndarray]]:
+def _frames_from(plan: Plan, start: Start, window: "MotionWindow | StillWindow") -> Iterator[tuple[int, np.ndarray]]:
     """The frames from the start on, after the ones before it are in the window.
 
     They are known again by what was seen of them. Going there directly is quick; where that gives other pictures, as

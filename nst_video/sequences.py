@@ -87,16 +87,18 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
 def sequence_frames(
     info: "VideoInfo", span: "Span", on_error: str, on_step: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[av.VideoFrame, int]]:
-    """The pictures of `span` with their places as pts; with on_error "hold" a picture that cannot be read is the last
-    good one again. `on_step` is called before every picture.
+    """The pictures of `span` with their places as pts, a single one as often as it lasts frames; with on_error "hold" a
+    picture that cannot be read is the last good one again. `on_step` is called before every picture.
 
     Raises InputError for a picture that cannot be read, or is not of the first one's size.
     """
     last: av.VideoFrame | None = None
-    for pts in range(max(span.first or 0, 0), min(len(info.files), span.last or len(info.files)), span.stride):
+    frames = info.declared_frames or len(info.files)
+    for pts in range(max(span.first or 0, 0), min(frames, span.last or frames), span.stride):
         on_step()
         try:
-            last = _read_frame(info, info.files[pts])
+            if last is None or info.kind != "picture":
+                last = _read_frame(info, info.files[min(pts, len(info.files) - 1)])
         except InputError as error:
             if on_error != "hold" or last is None:
                 raise

@@ -68,6 +68,7 @@ class FileSink:
             overwrite=options.overwrite,
             start=options.start,
             end=options.end,
+            music=self._plan.heard(self._info),
         )
         return self
 

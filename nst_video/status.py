@@ -108,7 +108,8 @@ def _joined(job: Job, info: VideoInfo, target: str, folder: Path, end: Fraction 
         assert encoded is not None
         paths.append(rest)
         delays.append(encoded[1])
-    output = JoinedOutput(target, part=folder / "part", start=job.plan.options.start, end=end, **settings)
+    settings |= {"part": folder / "part", "start": job.plan.options.start, "end": end}
+    output = JoinedOutput(target, music=job.plan.heard(info, job.done), **settings)
     try:
         output.join(paths, pts[: job.done], max(delays), lambda: False)
         output.verify()
@@ -119,7 +120,8 @@ def _joined(job: Job, info: VideoInfo, target: str, folder: Path, end: Fraction 
 
 def _encoded(job: Job, info: VideoInfo, target: str, folder: Path, end: Fraction | None) -> None:
     """A video of frames that are on their way to a gif or a sequence."""
-    settings = _settings(job, info) | {"part": folder / "part", "start": job.plan.options.start, "end": end}
+    place = {"part": folder / "part", "start": job.plan.options.start, "end": end}
+    settings = _settings(job, info) | place | {"music": job.plan.heard(info, job.done)}
     output = open_output("video", target, **settings)
     try:
         for segment, (first, _) in enumerate(job.segments):

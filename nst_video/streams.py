@@ -13,21 +13,17 @@ from typing import Any, Protocol
 import av
 from av.codec import Codec
 from av.container import InputContainer, OutputContainer
-from av.stream import Disposition
 
 from nst_video.errors import InputError, ResourceError
 from nst_video.files import NOTHING_KEPT
 from nst_video.probe import VideoInfo, exact, main_stream, open_input, unit
+from nst_video.treatments import Treatment, codec_of, describe, fresh_metadata, treat
 
 log = logging.getLogger(__name__)
 
 EMPTY_MOV_TEXT = 2  # bytes: mp4 shows nothing by an empty line, which its muxer puts in by itself
 SEEK_MARGIN = (
     5  # seconds read before a cut, so that no packet is missed that lies earlier in the file than the pictures
-)
-CHAPTER_TRACK = "bin_data"  # mp4 and mov keep chapter titles in a hidden track as well; the muxer makes a new one
-PCM = frozenset(
-    f"pcm_{name}" for name in ("s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be", "u8")
 )
 BIT_RATE_OF_A_CHANNEL = 96_000  # bit/s of made-over sound
 # What muxers call a packet or a stream that they cannot write. A full or failing disk has errors of its own.
@@ -38,56 +34,6 @@ MUXER_ERRORS = (
 # What decoding and encoding anew raise for damaged packets, beside running out of memory, which is no packet's fault.
 CARRIER_ERRORS = (*MUXER_ERRORS, av.error.PermissionError, ValueError)
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}  # what every encoder here takes, by the number of channels
-# Technical notes of the old file that would be wrong in the new one; the rotation is in the pixels now.
-STALE_METADATA = (
-    "rotate",
-    "encoder",
-    "duration",
-    "number_of_frames",
-    "number_of_bytes",
-    "bps",
-    "_statistics",
-    "major_brand",
-    "minor_version",
-    "compatible_brands",
-    "vendor_id",
-    "timecode",
-)
-
-
-@dataclass(frozen=True)
-class Holds:
-    """What a container plays: codec names (None: whatever the muxer takes), and what the rest is made over to."""
-
-    sound: frozenset[str] | None
-    subtitles: frozenset[str]
-    sound_encoder: str
-    text_encoder: str
-    covers: bool = False
-    attachments: bool = False
-
-
-_MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
-_MP4 = Holds(_MP4_SOUND, frozenset({"mov_text"}), "aac", "mov_text", covers=True)
-_MKV_TEXT = frozenset({"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle"})
-HOLDS = {
-    ".mp4": _MP4,
-    ".m4v": _MP4,
-    ".mov": Holds(_MP4_SOUND - {"opus", "flac"} | PCM, frozenset({"mov_text"}), "aac", "mov_text"),
-    ".mkv": Holds(None, _MKV_TEXT, "flac", "ass", attachments=True),
-    ".webm": Holds(frozenset({"opus", "vorbis"}), frozenset({"webvtt"}), "libopus", "webvtt"),
-}
-
-
-@dataclass(frozen=True)
-class Treatment:
-    """What becomes of one stream; `note` says why, unless it is simply copied."""
-
-    index: int
-    kind: str
-    action: str  # "copy", "encode" or "drop"
-    encoder: str = ""
-    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,74 +49,6 @@ class Cut:
         return (self.first is None or time >= self.first) and (self.last is None or time < self.last)
 
 
-def treat(container: InputContainer, painted: int, suffix: str) -> list[Treatment]:
-    """What becomes of every stream but number `painted` in a file with `suffix`."""
-    holds = HOLDS.get(suffix)
-    others = [stream for stream in container.streams if stream.index != painted]
-    if holds is None:
-        return [Treatment(s.index, s.type, "drop", note=f"{suffix} holds pictures only") for s in others]
-    has_chapters = bool(container.chapters())
-    return [
-        _treat(s, holds, suffix) for s in others if not (has_chapters and s.type == "data" and s.name == CHAPTER_TRACK)
-    ]
-
-
-def fresh_metadata(metadata: dict[str, str]) -> dict[str, str]:
-    """The descriptive part of `metadata`: titles, dates, languages, without what describes the old file's bytes."""
-    return {key: value for key, value in metadata.items() if not key.lower().startswith(STALE_METADATA)}
-
-
-def _treat(stream: Any, holds: Holds, suffix: str) -> Treatment:
-    kind, name = stream.type, _name(stream)
-    if kind == "audio" and not _is_known(stream.codec_context):
-        return Treatment(stream.index, kind, "drop", note="its rate, channels or samples cannot be told")
-    if kind == "audio":
-        if holds.sound is None or name in holds.sound:
-            return Treatment(stream.index, kind, "copy")
-        note = f"{suffix} does not hold {name}; it becomes {holds.sound_encoder}{_advice(suffix)}"
-        return Treatment(stream.index, kind, "encode", holds.sound_encoder, note)
-    if kind == "subtitle" and stream.codec_context is not None:
-        return _treat_subtitle(stream, name, holds, suffix)
-    if kind == "video":
-        is_cover = bool(stream.disposition & Disposition.attached_pic)
-        if is_cover and holds.covers:
-            return Treatment(stream.index, "cover", "copy")
-        why = f"{suffix} gets no cover picture" if is_cover else "one video stream is painted, the first"
-        return Treatment(stream.index, kind, "drop", note=why)
-    if kind == "attachment" and holds.attachments:
-        return Treatment(stream.index, kind, "copy")
-    why = f"{suffix} does not hold it" if kind == "attachment" else "it has no meaning for the new pictures"
-    return Treatment(stream.index, kind, "drop", note=why)
-
-
-def _treat_subtitle(stream: Any, name: str, holds: Holds, suffix: str) -> Treatment:
-    if name in holds.subtitles:
-        return Treatment(stream.index, "subtitle", "copy")
-    if not stream.codec_context.codec.text_sub:
-        note = f"{suffix} does not hold {name}, which is made of pictures{_advice(suffix)}"
-        return Treatment(stream.index, "subtitle", "drop", note=note)
-    note = f"{suffix} does not hold {name}; it becomes {holds.text_encoder}{_advice(suffix)}"
-    return Treatment(stream.index, "subtitle", "encode", holds.text_encoder, note)
-
-
-def _is_known(context: Any) -> bool:
-    """Whether the sound can be described to a muxer; damaged headers leave it without rate, channels or format."""
-    return (
-        context is not None
-        and context.sample_rate > 0
-        and context.layout.nb_channels > 0
-        and context.format is not None
-    )
-
-
-def _advice(suffix: str) -> str:
-    return " (write .mkv to keep it)" if suffix != ".mkv" else ""
-
-
-def _name(stream: Any) -> str:
-    return stream.codec_context.codec.canonical_name if stream.codec_context is not None else "unknown"
-
-
 class Companions:
     """The source's other streams, muxed in step with the video so that neither side is held in memory."""
 
@@ -181,9 +59,12 @@ class Companions:
         suffix: str,
         *,
         alone: bool = False,
+        silent: bool = False,
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        """alone: the source has nothing to add. on_step: called for every packet that is read."""
+        """alone: the source has nothing to add. silent: it has no sound to add. on_step: called for every packet that
+        is read.
+        """
         self.on_step = on_step
         self.output, self.path = output, info.path
         self.refused = 0  # packets that the muxer did not take
@@ -192,24 +73,33 @@ class Companions:
         self.carriers: dict[int, _Carrier] = {}  # by the stream's index in the source
         self.counts: dict[int, int] = {}  # packets muxed, by the stream's index in the output
         self.sound: list[int] = []  # indices in the output
-        self.packets: Iterator[av.Packet] = iter(())
-        self.waiting: av.Packet | None = None
+        self.feeds: list[_Feed] = []
+        self.music: Music | None = None
+        self.silent = silent
         self.source: InputContainer | None = None
         if info.kind in ("video", "gif") and not alone:
             self.source = self.files.enter_context(open_input(info.path, info.max_pixels))
             self._plan(info, suffix)
 
-    def start(self, cut: Cut, painted: Any) -> None:
+    def play(self, music: "Music") -> None:
+        """Takes music in, which has added its stream to the output; before `start`."""
+        self.music = music
+        self.sound.append(music.stream.index)
+
+    def start(self, cut: Cut, painted: Any, first: Fraction = Fraction(0)) -> None:
         """Begins reading, and carries chapters and metadata, those of the video to the stream `painted`.
 
-        `cut` is known with the first frame.
+        `cut` is known with the first frame, and so is when that is shown: `first` seconds of the output's clock.
         """
-        if self.source is None:
+        if self.source is not None:
+            describe(painted, main_stream(self.source, self.source.name))
+            self.output.metadata.update(fresh_metadata(self.source.metadata))
+            self.output.set_chapters(_chapters(self.source.chapters(), cut))
+            self.feeds.append(_Feed(self._packets(cut)))
+        if self.music is not None:
+            self.feeds.append(_Feed(self.music.packets(first)))
+        if not self.feeds:
             return
-        _describe(painted, main_stream(self.source, self.source.name))
-        self.output.metadata.update(fresh_metadata(self.source.metadata))
-        self.output.set_chapters(_chapters(self.source.chapters(), cut))
-        self.packets = self._packets(cut)
         try:
             self.output.start_encoding()
         except MUXER_ERRORS as error:
@@ -219,16 +109,10 @@ class Companions:
 
     def mux_until(self, time: Fraction | None) -> None:
         """Muxes every packet up to `time` seconds of the output's clock (None: all)."""
-        while True:
-            packet = self.waiting or next(self.packets, None)
-            self.waiting = None
-            if packet is None:
-                return
-            if time is not None and packet.dts is not None and packet.dts * unit(packet) > time:
-                self.waiting = packet
-                return
-            self.counts[packet.stream.index] = self.counts.get(packet.stream.index, 0) + 1
-            self.mux(packet)
+        for feed in self.feeds:
+            for packet in feed.until(time):
+                self.counts[packet.stream.index] = self.counts.get(packet.stream.index, 0) + 1
+                self.mux(packet)
 
     def mux(self, packet: av.Packet) -> None:
         """Muxes a packet of any stream, the painted one included.
@@ -273,6 +157,9 @@ class Companions:
         assert self.source is not None
         for treatment in treat(self.source, main_stream(self.source, info.path).index, suffix):
             stream = self.source.streams[treatment.index]
+            if self.silent and stream.type == "audio":
+                log.info("%s: the music takes the place of its sound", info.path)
+                continue
             if treatment.note:
                 verdict = "left out" if treatment.action == "drop" else "made over"
                 log.warning(
@@ -331,6 +218,34 @@ class Companions:
             self.damaged.add(index)
 
 
+class Music(Protocol):
+    """Sound that is not the source's: see soundtrack.Soundtrack."""
+
+    stream: Any
+
+    def packets(self, start: Fraction) -> Iterator[av.Packet]: ...
+
+
+class _Feed:
+    """Packets in the order of their times, of which one may be waiting for its turn."""
+
+    def __init__(self, packets: Iterator[av.Packet]) -> None:
+        self.packets = packets
+        self.waiting: av.Packet | None = None
+
+    def until(self, time: Fraction | None) -> Iterator[av.Packet]:
+        """Those up to `time` in seconds (None: all)."""
+        while True:
+            packet = self.waiting or next(self.packets, None)
+            self.waiting = None
+            if packet is None:
+                return
+            if time is not None and packet.dts is not None and packet.dts * unit(packet) > time:
+                self.waiting = packet
+                return
+            yield packet
+
+
 class _Carrier(Protocol):
     """Brings the packets of one stream of the source into one stream of the output."""
 
@@ -345,9 +260,9 @@ class _Copy:
 
     def __init__(self, output: OutputContainer, template: Any, treatment: Treatment) -> None:
         self.stream = output.add_stream_from_template(template, opaque=True)
-        self.fills_gaps = _name(template) == "mov_text"
+        self.fills_gaps = codec_of(template) == "mov_text"
         self.last: int | None = None  # time of the last packet of sound
-        _describe(self.stream, template)
+        describe(self.stream, template)
 
     def carry(self, packet: av.Packet, shift: Fraction) -> Iterator[av.Packet]:
         if self.fills_gaps and packet.size <= EMPTY_MOV_TEXT:
@@ -378,7 +293,7 @@ class _Sound:
         context: Any = self.stream.codec_context
         context.layout = layout
         context.bit_rate = BIT_RATE_OF_A_CHANNEL * context.layout.nb_channels
-        _describe(self.stream, template)
+        describe(self.stream, template)
         context.open()
         size = context.frame_size or None
         self.resampler = av.AudioResampler(format=context.format.name, layout=layout, rate=rate, frame_size=size)
@@ -407,7 +322,7 @@ class _Text:
         template.codec_context.open(strict=False)  # the style header is known from then on, and the encoder asks for it
         context: Any = self.stream.codec_context
         context.subtitle_header = template.codec_context.subtitle_header
-        _describe(self.stream, template)
+        describe(self.stream, template)
 
     def carry(self, packet: av.Packet, shift: Fraction) -> Iterator[av.Packet]:
         decoder: Any = packet.stream.codec_context
@@ -432,11 +347,6 @@ CARRIERS: dict[tuple[str, str], Callable[[OutputContainer, Any, Treatment], _Car
     ("encode", "audio"): _Sound,
     ("encode", "subtitle"): _Text,
 }
-
-
-def _describe(stream: Any, template: Any) -> None:
-    stream.metadata.update(fresh_metadata(template.metadata))
-    stream.disposition = template.disposition
 
 
 def _skip_to(source: InputContainer, cut: Cut) -> None:

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ import av
 from nst_video.codecs import CONTAINERS
 from nst_video.errors import InputError, UsageError
 from nst_video.options import OutputOptions
-from nst_video.pictures import picture_size, read_picture
+from nst_video.pictures import PICTURE_SUFFIXES, picture_size, read_picture
 from nst_video.plain import plain, tuples
+from nst_video.sequences import is_pattern
 from nst_video.shots import CutFinder
-from nst_video.streams import HOLDS, Companions, Cut
+from nst_video.soundtrack import Heard, Track, make_companions
+from nst_video.streams import Cut
+from nst_video.treatments import HOLDS
 from nst_video.video import VideoInfo, VideoReader, probe, scaled_size
 
 log = logging.getLogger(__name__)
@@ -33,7 +36,8 @@ SURVEY_SIDE = 192  # long side in pixels of the pass that looks for cuts: enough
 @dataclass(frozen=True)
 class Request:
     """What to look at: the input, the part of it that `options` choose, and the style pictures; `output` is what the
-    result will be written to, where there will be one.
+    result will be written to, where there will be one; `music` what is heard in place of the input's sound, and how
+    that ends.
     """
 
     input: str
@@ -41,6 +45,8 @@ class Request:
     options: OutputOptions
     cut_threshold: float
     output: str = ""
+    music: str | None = None
+    music_end: str = "stop"
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -55,11 +61,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Survey:
-    """What the pass over the input found; pts in units of `time_base` seconds, shots as (first, last + 1)."""
+    """What the pass over the input found; pts in units of `time_base` seconds, shots as (first, last + 1); the track
+    that the music makes.
+    """
 
     time_base: Fraction
     pts: tuple[int, ...]
     shots: tuple[tuple[int, int], ...]
+    track: Track | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -69,20 +78,33 @@ class Survey:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Survey":
         """What `to_json` wrote."""
-        return cls(Fraction(data["time_base"]), tuple(data["pts"]), tuples(data["shots"]))
+        track = data["track"] and Track.from_json(data["track"])
+        return cls(Fraction(data["time_base"]), tuple(data["pts"]), tuples(data["shots"]), track)
 
 
 def probe_input(path: str | os.PathLike[str], options: OutputOptions) -> VideoInfo:
-    """What the input is; UsageError for a --rate where the input has times of its own, InputError for one that is too
-    long by what it says of itself.
+    """What the input is; UsageError for a --rate or a --duration where the input has times of its own, InputError for
+    one that is too long by what it says of itself.
     """
-    info = probe(path, max_pixels=options.max_pixels, rate=options.rate)
-    if options.rate is not None and info.kind != "sequence":
-        raise UsageError(f"--rate is for sequences of pictures; {info.path} is a {info.kind}")
+    info = probe(path, max_pixels=options.max_pixels, rate=options.rate, duration=options.duration)
+    if options.duration is not None and info.kind != "picture":
+        raise UsageError(f"--duration is for a single picture; {info.path} is a {info.kind}: choose a part with --end")
+    held = info.kind == "picture" and options.duration is not None
+    if options.rate is not None and info.kind != "sequence" and not held:
+        advice = "; give --duration as well to make a video of it" if info.kind == "picture" else ""
+        raise UsageError(f"--rate is for sequences of pictures; {info.path} is a {info.kind}{advice}")
     if options.still is None and info.duration is not None:
         end = info.duration if options.end is None else min(options.end, info.duration)
         _check_duration(info, end - (options.start or 0), options)
     return info
+
+
+def with_duration(options: OutputOptions, track: Track | None, path: str) -> OutputOptions:
+    """The options with the music's duration for a single picture that was given none of its own."""
+    is_picture = Path(path).suffix.lower() in PICTURE_SUFFIXES and not is_pattern(path)
+    if track is None or options.duration is not None or options.still is not None or not is_picture:
+        return options
+    return replace(options, duration=track.seconds)
 
 
 def open_input(
@@ -106,6 +128,7 @@ def open_input(
         on_error=options.on_error,
         max_pixels=options.max_pixels,
         rate=options.rate,
+        duration=options.duration,
         on_step=on_step,
     )
 
@@ -124,7 +147,7 @@ def check_styles(request: Request, on_picture: Callable[[str, int], None]) -> No
 def survey(info: VideoInfo, request: Request, on_step: Callable[[], None] = lambda: None) -> Survey:
     """Decode the part to render once, small: time base, exact pts, shots. Holds one batch of small frames at a time."""
     options = request.options
-    finder = CutFinder(request.cut_threshold)
+    finder = CutFinder(request.cut_threshold if info.kind != "picture" else 0)  # a picture that lasts has no cuts
     pts: list[int] = []
     time_base = info.time_base
     size = scaled_size(info, SURVEY_SIDE)
@@ -141,10 +164,11 @@ def survey(info: VideoInfo, request: Request, on_step: Callable[[], None] = lamb
     return Survey(time_base, tuple(pts), finder.shots())
 
 
-def rehearse(info: VideoInfo, request: Request, first_pts: int, on_step: Callable[[], None] = lambda: None) -> None:
+def rehearse(info: VideoInfo, request: Request, found: Survey, on_step: Callable[[], None] = lambda: None) -> None:
     """Carry sound, subtitles and the rest to nowhere as the render will carry them to its output, so that what cannot
     be decoded or written is found before the first frame and not after the last. InputError where it cannot.
     """
+    first_pts = found.pts[0]
     suffix, options, base = Path(request.output).suffix.lower(), request.options, info.time_base
     if suffix not in HOLDS:
         return
@@ -155,9 +179,11 @@ def rehearse(info: VideoInfo, request: Request, first_pts: int, on_step: Callabl
         (info.origin_pts if options.start is None else first_pts) * base,
     )
     output = av.open(Nowhere(), "w", format=CONTAINERS[suffix], container_options={"avoid_negative_ts": "disabled"})
-    companions = Companions(info, output, suffix, on_step=on_step)
+    track = found.track
+    music = None if track is None else Heard.under(track, info, found.pts, open_end=options.end is None)
+    companions = make_companions(info, output, suffix, music=music, on_step=on_step)
     try:
-        if companions.carriers:
+        if companions.carriers or music:
             companions.start(cut, _Painted())
             companions.mux_until(None)
             companions.finish(request.output)

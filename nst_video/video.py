@@ -22,6 +22,7 @@ from nst_video.errors import InputError, UsageError
 from nst_video.output import open_output
 from nst_video.probe import Chapter, StreamInfo, VideoInfo, probe, scaled_size
 from nst_video.sequences import sequence_frames
+from nst_video.soundtrack import Heard
 
 __all__ = [
     "Chapter",
@@ -86,13 +87,14 @@ class VideoReader:
         batch: int = 8,
         max_pixels: int | None = None,
         rate: Fraction | None = None,
+        duration: Fraction | None = None,
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
         if on_error not in ON_ERROR:
             raise UsageError(f"on_error {on_error!r} is unknown; it is one of {', '.join(ON_ERROR)}")
         if stride < 1 or batch < 1:
             raise UsageError(f"stride and batch are at least 1; got {stride} and {batch}")
-        self.info = probe(path, max_pixels=max_pixels, rate=rate)
+        self.info = probe(path, max_pixels=max_pixels, rate=rate, duration=duration)
         if self.info.truncated and on_error == "fail":
             raise InputError(
                 f"{path} is truncated: the file ends before its last frames; use what is there with --on-error hold"
@@ -152,10 +154,13 @@ class VideoReader:
     def _pictures(self) -> Iterator[tuple[np.ndarray, int]]:
         convert = ToRgb(self.info, self.size)
         found = False
+        before: tuple[object, np.ndarray] | None = None  # a picture that lasts is converted once
         source = decoded if self.info.kind in ("video", "gif") else sequence_frames
         for frame, pts in source(self.info, self._span, self.on_error, self.on_step):
             found = True
-            yield convert(frame), pts
+            rgb = before[1] if before is not None and before[0] is frame else convert(frame)
+            before = frame, rgb
+            yield rgb, pts
         if not found:
             length = f"{float(self.info.duration):.3f} s long" if self.info.duration else "of unknown length"
             raise InputError(f"{self.info.path} has no frames between start and end; it is {length}")
@@ -166,8 +171,8 @@ class VideoWriter:
 
     `info` is what probe found in the source: its time base, colour tags, sample aspect ratio, sound, subtitles,
     chapters and metadata are carried. With `start`/`end` (seconds, as given to the reader) the output begins at its
-    first frame. Everything goes to a temporary name, is verified, and is renamed when the `with` block ends without
-    an error; otherwise nothing is left behind.
+    first frame; with `music` that is heard in place of the source's sound. Everything goes to a temporary name, is
+    verified, and is renamed when the `with` block ends without an error; otherwise nothing is left behind.
     """
 
     def __init__(
@@ -182,11 +187,12 @@ class VideoWriter:
         overwrite: bool = False,
         start: Fraction | float | None = None,
         end: Fraction | float | None = None,
+        music: Heard | None = None,
     ) -> None:
         kind = check_output(path, source=info.path, codec=codec, crf=crf, preset=preset, overwrite=overwrite)
         self.path = os.fspath(path)
         self.size = size
-        settings = {"codec": codec, "crf": crf, "preset": preset, "start": start, "end": end}
+        settings = {"codec": codec, "crf": crf, "preset": preset, "start": start, "end": end, "music": music}
         self._output = open_output(kind, self.path, info=info, size=size, **settings)
         self._last_pts: int | None = None
         self._channel: Channel[tuple[np.ndarray, int]] = Channel(_depth(FRAMES_BEHIND, 1, size))

@@ -1,0 +1,286 @@
+"""Music in place of a clip's own sound: copied where the container holds it and its packets end where the pictures do,
+else encoded sample for sample, as often as it has to be heard.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.codec import Codec
+from av.container import InputContainer, OutputContainer
+
+from nst_video.errors import InputError
+from nst_video.probe import READING_NOTES, VIDEO_FORMATS, VideoInfo, unit
+from nst_video.streams import BIT_RATE_OF_A_CHANNEL, LAYOUTS, Companions
+from nst_video.treatments import HOLDS, codec_of, describe, is_known
+
+log = logging.getLogger(__name__)
+
+SOUND_FORMATS = f"{VIDEO_FORMATS},mp3,flac,wav,w64,ogg,aac,aiff,caf"
+READABLE = "flac, wav, mp3, m4a, ogg, opus, aiff, or a video with sound"
+ENDINGS = ("loop", "stop", "fade")
+FADE = Fraction(3)  # seconds, at most, in which music that fades goes silent
+# Codecs that lose nothing: encoding them anew gives the same samples, so they can end at any of them.
+LOSSLESS = frozenset({"flac", "alac"})
+_BATCH = 4096  # samples that are encoded at a time
+
+
+@dataclass(frozen=True)
+class Track:
+    """Music for a video, as a look at it has found it.
+
+    seconds: how long it is. packet: the longest of its packets, in seconds. ending: what happens where the video is
+    longer: it begins again ("loop"), falls silent ("stop") or fades and falls silent ("fade", which also fades where
+    the video ends first).
+    """
+
+    path: str
+    seconds: Fraction
+    packet: Fraction
+    ending: str = "stop"
+
+    def can_be_copied(self, seconds: Fraction, frame: Fraction) -> bool:
+        """Whether whole packets, as they are, end within one `frame` of a video of so many seconds."""
+        return self.ending != "fade" and self.packet / 2 <= frame and self.seconds >= seconds - frame
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Track":
+        """What `plain` made of its fields."""
+        return cls(**data | {"seconds": Fraction(data["seconds"]), "packet": Fraction(data["packet"])})
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The track as it is heard under one video, which lasts so many seconds; `frame` is how long its last frame is."""
+
+    track: Track
+    seconds: Fraction
+    frame: Fraction
+
+    @classmethod
+    def under(cls, track: Track, info: VideoInfo, pts: Sequence[int], *, open_end: bool) -> "Heard":
+        """As it is heard under the frames at `pts` of the source; open_end as for `VideoInfo.last_duration`."""
+        last = info.last_duration(pts[-1], pts[-2] if len(pts) > 1 else None, open_end=open_end)
+        return cls(track, (pts[-1] + last - pts[0]) * info.time_base, last * info.time_base)
+
+
+def make_companions(
+    info: VideoInfo,
+    output: OutputContainer,
+    suffix: str,
+    *,
+    alone: bool = False,
+    music: Heard | None = None,
+    on_step: Callable[[], None] = lambda: None,
+) -> Companions:
+    """The source's streams beside the pictures, with the music, where there is any, in place of its sound; alone:
+    nothing of all this.
+    """
+    companions = Companions(info, output, suffix, alone=alone, silent=music is not None, on_step=on_step)
+    if music is not None and not alone:
+        if suffix in HOLDS:
+            source = companions.files.enter_context(open_sound(music.track.path))
+            companions.play(Soundtrack(music, output, suffix, source))
+        else:
+            log.warning("%s holds pictures only; the music only drives them", suffix)
+    return companions
+
+
+@contextmanager
+def open_sound(path: str) -> Iterator[InputContainer]:
+    """A file opened for its sound: plain files of the allowed formats only; InputError where it has none."""
+    if not os.path.isfile(path):
+        raise InputError(f"{path} {'is not a file' if os.path.exists(path) else 'does not exist'}; give {READABLE}")
+    try:
+        container = av.open(
+            "file:" + os.path.abspath(path),
+            mode="r",
+            container_options={"protocol_whitelist": "file", "format_whitelist": SOUND_FORMATS},
+            **READING_NOTES,
+        )
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read: permission denied") from error
+    except (av.error.FFmpegError, UnicodeError) as error:
+        raise InputError(f"{path} is not sound that can be read ({READABLE}), or is damaged from its start") from error
+    with container:
+        if not container.streams.audio or not is_known(container.streams.audio[0].codec_context):
+            kinds = sorted({str(stream.type) for stream in container.streams})
+            raise InputError(f"{path} has no sound that can be decoded (it holds {', '.join(kinds) or 'nothing'})")
+        yield container
+
+
+def survey_track(path: str, ending: str, longest: Fraction, on_step: Callable[[], None] = lambda: None) -> Track:
+    """Decode all of the music once: how long it is, to the sample; InputError for what cannot be decoded to its end, is
+    longer than `longest` seconds, or has no samples.
+    """
+    samples, rate, packet_length = 0, 0, Fraction(0)
+    with open_sound(path) as container:
+        stream: Any = container.streams.audio[0]
+        try:
+            for packet in container.demux(stream):
+                on_step()
+                for frame in packet.decode():
+                    rate = rate or frame.sample_rate
+                    if frame.sample_rate != rate:
+                        raise InputError(f"{path} changes its sample rate in the middle; convert it first")
+                    samples += frame.samples
+                    packet_length = max(packet_length, Fraction(frame.samples, rate))
+                    if samples > longest * rate:
+                        raise InputError(
+                            f"{path} is longer than {float(longest):g} s; use a shorter one, or raise --max-duration"
+                        )
+        except (av.error.FFmpegError, ValueError) as error:
+            where = f" after {samples / rate:.2f} s" if rate else ""
+            raise InputError(f"{path} is damaged{where}: its sound cannot be decoded; convert it first") from error
+    if not samples:
+        raise InputError(f"{path} holds no sound that can be decoded")
+    return Track(path, Fraction(samples, rate), packet_length, ending)
+
+
+class Soundtrack:
+    """The stream of music in an output, and its packets in order, on the output's clock."""
+
+    def __init__(self, heard: Heard, output: OutputContainer, suffix: str, source: InputContainer) -> None:
+        """source: the track, opened with `open_sound`, for as long as this lives."""
+        self.heard, self.source = heard, source
+        template: Any = source.streams.audio[0]
+        holds, name, path = HOLDS[suffix], codec_of(template), heard.track.path
+        held = holds.sound is None or name in holds.sound
+        lossless = name in LOSSLESS or name.startswith("pcm_")
+        self.copies = held and heard.track.can_be_copied(heard.seconds, heard.frame)
+        if self.copies:
+            self.stream: Any = output.add_stream_from_template(template, opaque=True)
+            describe(self.stream, template)
+            return
+        encoder = name if held and lossless and _can_encode(name) else holds.sound_encoder
+        if not (lossless and encoder in (name, "flac", "alac")):
+            why = f"{suffix} does not hold {name}" if not held else "it has to end elsewhere than its packets do"
+            log.warning("%s becomes %s: %s", path, encoder, why)
+        self._add_encoded(output, template, encoder)
+
+    def _add_encoded(self, output: OutputContainer, template: Any, encoder: str) -> None:
+        source = template.codec_context
+        rates = Codec(encoder, "w").audio_rates or [source.sample_rate]
+        self.rate = max((rate for rate in rates if rate <= source.sample_rate), default=min(rates))
+        self.layout = LAYOUTS.get(source.layout.nb_channels, "stereo")
+        self.stream = output.add_stream(encoder, rate=self.rate)
+        context: Any = self.stream.codec_context
+        context.layout = self.layout
+        formats = [one.name for one in Codec(encoder, "w").audio_formats or []]
+        if source.format.name in formats:
+            context.format = source.format.name  # as many bits as there are
+        if encoder not in LOSSLESS and not encoder.startswith("pcm_"):
+            context.bit_rate = BIT_RATE_OF_A_CHANNEL * context.layout.nb_channels
+        describe(self.stream, template)
+        context.open()
+
+    def packets(self, start: Fraction) -> Iterator[av.Packet]:
+        """Every packet; `start` is when the first frame is shown, in seconds of the output's clock."""
+        return self._copied(start) if self.copies else self._encoded(start)
+
+    def _copied(self, start: Fraction) -> Iterator[av.Packet]:
+        """The packets that end nearest to the end of the video; what is heard first is heard at `start`."""
+        source: Any = self.source.streams.audio[0]
+        base = unit(source)
+        shift = round(start / base) - (source.start_time or 0)
+        end = start + self.heard.seconds
+        for packet in self.source.demux(source):
+            if not packet.size or packet.dts is None:
+                continue
+            packet.pts = None if packet.pts is None else packet.pts + shift
+            packet.dts += shift
+            middle = (packet.dts + Fraction(packet.duration or 0) / 2) * base
+            if middle >= end:
+                return
+            packet.stream = self.stream
+            yield packet
+
+    def _encoded(self, start: Fraction) -> Iterator[av.Packet]:
+        """The samples of the whole video, no more and no fewer."""
+        context: Any = self.stream.codec_context
+        # Without a size of its own an encoder takes any; small ones interleave well.
+        resampler = av.AudioResampler(
+            format=context.format.name, layout=self.layout, rate=self.rate, frame_size=context.frame_size or _BATCH
+        )
+        done, offset = 0, round(start * self.rate)
+        for samples in self._samples(round(self.heard.seconds * self.rate)):
+            frame = av.AudioFrame.from_ndarray(samples, format=_planar(context.format.name), layout=self.layout)
+            frame.sample_rate, frame.pts, frame.time_base = self.rate, offset + done, Fraction(1, self.rate)
+            done += samples.shape[1]
+            for ready in resampler.resample(frame):
+                yield from self.stream.encode(ready)
+        for ready in resampler.resample(None):
+            yield from self.stream.encode(ready)
+        yield from self.stream.encode(None)
+
+    def _samples(self, wanted: int) -> Iterator[np.ndarray]:
+        """`wanted` samples (channels, n) of the encoder's format: the music, again or silent where it is too short,
+        faded where it is to fade.
+        """
+        track, done = self.heard.track, 0
+        length = round(track.seconds * self.rate)
+        sounding = wanted if track.ending == "loop" else min(wanted, length)
+        fade = round(min(FADE, track.seconds) * self.rate) if track.ending == "fade" else 0
+        while done < sounding:
+            before = done
+            for part in self._decoded():
+                samples = part[:, : sounding - done]
+                yield _faded(samples, sounding - done, fade) if fade else samples
+                done += samples.shape[1]
+                if done >= sounding:
+                    break
+            if done == before or track.ending != "loop":  # the resampler may give a sample less than was counted
+                break
+        channels = av.AudioLayout(self.layout).nb_channels
+        silence = _silence(self.stream.codec_context.format.name, channels)
+        while done < wanted:
+            count = min(_BATCH, wanted - done)
+            yield np.repeat(silence, count, axis=1)
+            done += count
+
+    def _decoded(self) -> Iterator[np.ndarray]:
+        """The whole music from its beginning, as planar samples of the encoder's rate and format."""
+        target = _planar(self.stream.codec_context.format.name)
+        resampler = av.AudioResampler(format=target, layout=self.layout, rate=self.rate)
+        with open_sound(self.heard.track.path) as container:
+            for frame in container.decode(audio=0):
+                frame.pts = None  # gaps in its clock are no silence: what was counted is what is heard
+                for ready in resampler.resample(frame):
+                    yield ready.to_ndarray()
+            for ready in resampler.resample(None):
+                yield ready.to_ndarray()
+
+
+def _can_encode(name: str) -> bool:
+    try:
+        Codec(name, "w")
+    except av.codec.codec.UnknownCodecError:
+        return False
+    return True
+
+
+def _planar(format_name: str) -> str:
+    return str(av.AudioFormat(format_name).planar.name)
+
+
+def _silence(format_name: str, channels: int) -> np.ndarray:
+    """One silent sample (channels, 1)."""
+    frame = av.AudioFrame(format=_planar(format_name), layout="mono", samples=1)
+    kind = frame.to_ndarray().dtype
+    return np.full((channels, 1), 128 if kind == np.uint8 else 0, kind)
+
+
+def _faded(samples: np.ndarray, left: int, fade: int) -> np.ndarray:
+    """Samples (channels, n), the first of them `left` before the end, quieter the nearer to it."""
+    remaining = left - np.arange(samples.shape[1])
+    gain = np.minimum(1.0, remaining / fade)
+    if samples.dtype == np.uint8:
+        return np.rint(128 + (samples.astype(float) - 128) * gain).astype(np.uint8)
+    faded = samples * gain
+    return (np.rint(faded) if samples.dtype.kind == "i" else faded).astype(samples.dtype)
