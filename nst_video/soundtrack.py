@@ -109,9 +109,11 @@ def open_sound(path: str) -> Iterator[InputContainer]:
     except (av.error.FFmpegError, UnicodeError) as error:
         raise InputError(f"{path} is not sound that can be read ({READABLE}), or is damaged from its start") from error
     with container:
-        if not container.streams.audio or not is_known(container.streams.audio[0].codec_context):
+        if not container.streams.audio:
             kinds = sorted({str(stream.type) for stream in container.streams})
-            raise InputError(f"{path} has no sound that can be decoded (it holds {', '.join(kinds) or 'nothing'})")
+            raise InputError(f"{path} has no sound (it holds {', '.join(kinds) or 'nothing'})")
+        if not is_known(container.streams.audio[0].codec_context):
+            raise InputError(f"{path} is not sound that can be read ({READABLE}), or is damaged from its start")
         yield container
 
 
@@ -119,12 +121,14 @@ def survey_track(path: str, ending: str, longest: Fraction, on_step: Callable[[]
     """Decode all of the music once: how long it is, to the sample; InputError for what cannot be decoded to its end, is
     longer than `longest` seconds, or has no samples.
     """
-    samples, rate, packet_length = 0, 0, Fraction(0)
+    samples, rate, packet_length, end = 0, 0, Fraction(0), None
     with open_sound(path) as container:
         stream: Any = container.streams.audio[0]
         try:
             for packet in container.demux(stream):
                 on_step()
+                if packet.pts is not None and packet.duration:
+                    end = (packet.pts + packet.duration - (stream.start_time or 0)) * unit(stream)
                 for frame in packet.decode():
                     rate = rate or frame.sample_rate
                     if frame.sample_rate != rate:
@@ -140,7 +144,11 @@ def survey_track(path: str, ending: str, longest: Fraction, on_step: Callable[[]
             raise InputError(f"{path} is damaged{where}: its sound cannot be decoded; convert it first") from error
     if not samples:
         raise InputError(f"{path} holds no sound that can be decoded")
-    return Track(path, Fraction(samples, rate), packet_length, ending)
+    seconds = Fraction(samples, rate)
+    # Some decoders give the last packet whole, though its end is only there to fill it.
+    return Track(
+        path, end if end is not None and 0 <= seconds - end < packet_length else seconds, packet_length, ending
+    )
 
 
 class Soundtrack:
@@ -228,14 +236,14 @@ class Soundtrack:
         sounding = wanted if track.ending == "loop" else min(wanted, length)
         fade = round(min(FADE, track.seconds) * self.rate) if track.ending == "fade" else 0
         while done < sounding:
-            before = done
+            begun = done
             for part in self._decoded():
-                samples = part[:, : sounding - done]
+                samples = part[:, : min(sounding, begun + length) - done]
+                if not samples.size:
+                    break
                 yield _faded(samples, sounding - done, fade) if fade else samples
                 done += samples.shape[1]
-                if done >= sounding:
-                    break
-            if done == before or track.ending != "loop":  # the resampler may give a sample less than was counted
+            if done == begun or track.ending != "loop":  # the resampler may give a sample less than was counted
                 break
         channels = av.AudioLayout(self.layout).nb_channels
         silence = _silence(self.stream.codec_context.format.name, channels)

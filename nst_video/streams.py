@@ -111,7 +111,8 @@ class Companions:
         """Muxes every packet up to `time` seconds of the output's clock (None: all)."""
         for feed in self.feeds:
             for packet in feed.until(time):
-                self.counts[packet.stream.index] = self.counts.get(packet.stream.index, 0) + 1
+                if packet.size:  # the last one of some encoders only corrects the header
+                    self.counts[packet.stream.index] = self.counts.get(packet.stream.index, 0) + 1
                 self.mux(packet)
 
     def mux(self, packet: av.Packet) -> None:

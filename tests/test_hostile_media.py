@@ -28,7 +28,7 @@ from nst_video.options import OutputOptions
 from nst_video.pictures import read_picture, write_picture
 from nst_video.plan import make_plan
 from nst_video.probe import VideoInfo, probe
-from nst_video.survey import Nowhere, Request, rehearse, survey
+from nst_video.survey import Nowhere, Request, Survey, rehearse, survey
 
 INPUT = 3
 posix = pytest.mark.skipif(os.name != "posix", reason="needs fork, FIFOs or signals")
@@ -467,7 +467,12 @@ def test_sound_that_the_output_cannot_take_is_found_before_the_first_frame(folde
     path = make_video(folder / "in.mkv", sound="libopus")
     path.write_bytes(path.read_bytes().replace(b"\x63\xa2\x93OpusHead", b"\x63\xa1\x93OpusHead"))
     with pytest.raises(InputError, match=r"has sound or subtitles that cannot be written"):
-        rehearse(probe(path), Request(str(path), (), OutputOptions(), 0.0, "out.mp4"), 0)
+        rehearse(probe(path), Request(str(path), (), OutputOptions(), 0.0, "out.mp4"), found_at(0))
+
+
+def found_at(pts):
+    """What the pass over a clip of one frame finds."""
+    return Survey(Fraction(1, 12800), (pts,), ((0, 1),))
 
 
 @dataclass(frozen=True)
@@ -498,7 +503,7 @@ def test_a_rehearsal_of_good_sound_has_nothing_to_say(tmp_path, caplog, case, pa
     first = round(Fraction(part.get("start", 0)) / info.time_base)
     steps: list[int] = []
     request = Request(str(path), (), OutputOptions(**part), 0.0, clip.target)
-    rehearse(info, request, first, lambda: steps.append(1))
+    rehearse(info, request, found_at(first), lambda: steps.append(1))
     assert not [line for line in caplog.messages if "damaged" in line or "cannot" in line]
     assert bool(steps) == bool(clip.target != "out.png" and set(clip.holds) & {"sound", "subtitles"})
 
