@@ -29,7 +29,7 @@ from nst_video.errors import InputError, NstVideoError, ResourceError, UsageErro
 from nst_video.limits import MEMORY_EXIT, limit_this_process, memory_limit
 from nst_video.probe import VideoInfo
 from nst_video.soundtrack import survey_track
-from nst_video.survey import Request, Survey, check_styles, probe_input, rehearse, survey, with_duration
+from nst_video.survey import Request, Survey, check_guide, check_styles, probe_input, rehearse, survey, with_duration
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -256,6 +256,9 @@ def _look(request: Request, teller: "Teller") -> None:
         request = replace(request, options=with_duration(request.options, track, request.input))
     info = probe_input(request.input, request.options)
     teller.tell(info=info.to_json())
+    if request.guide is not None:
+        teller.tell(now=(request.guide, 0))
+        check_guide(request, teller.sign_of_life)
     check_styles(request, lambda path, pixels: teller.tell(now=(path, pixels)))
     teller.tell(now=(request.input, info.width * info.height))
     # Exact only now: what holds frames of this size, and no more, however long the video is.

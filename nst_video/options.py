@@ -251,12 +251,15 @@ _LAYER = Text("LAYER, LAYER=WEIGHT, LAYER:CHANNEL or LAYER:FIRST-LAST")
 
 @dataclass(frozen=True)
 class DreamOptions:
-    """What is dreamed, and how it moves. Rates are per second, so that they mean the same at every frame rate."""
+    """What is dreamed, and how it moves. Rates are per second, so that they mean the same at every frame rate.
+
+    Fields left at None are decided by the quality (`resolve_dream`).
+    """
 
     layers: tuple[str, ...] = option(
         ("relu5_1",), Several(_LAYER), "layers, or channels of layers, whose activations grow", metavar="LAYERS"
     )
-    octaves: int | None = option(
+    octaves: int = option(
         None,
         Number(1, 16, whole=True),
         "sizes that are dreamed one after the other",
@@ -264,16 +267,18 @@ class DreamOptions:
         unset=_BY_QUALITY,
     )
     octave_scale: float = option(1.4, Number(1.05, 4), "how much larger each of them is", metavar="X")
-    first_iterations: int | None = option(
+    first_iterations: int = option(
         None, _COUNT, "steps for each octave of a shot's first frame", metavar="N", unset=_BY_QUALITY
     )
-    iterations: int | None = option(
-        None, _COUNT, "steps for each octave of each later frame", metavar="N", unset=_BY_QUALITY
+    iterations: float = option(
+        None,
+        Number(0, 1000),
+        "steps for each octave of each later frame, longer where there is more to dream",
+        metavar="N",
+        unset=_BY_QUALITY,
     )
-    step: float = option(1.5, Number(0, 100), "length of a step, in levels of 255", metavar="X")
-    smoothing: float = option(
-        0.5, Number(0, 4), "blur of the gradient: less makes finer, more makes broader shapes", metavar="X"
-    )
+    step: float = option(1.0, Number(0, 100), "length of a step, in levels of 255", metavar="X")
+    smoothing: float = option(0.25, Number(-1, 4), "less makes finer, more makes broader shapes", metavar="X")
     jitter: int = option(
         32, Number(0, 512, whole=True), "pixels by which the picture is shifted about under the network", metavar="N"
     )
@@ -323,10 +328,10 @@ DREAM_PRESETS: dict[str, dict[str, Any]] = {
     "standard": {"size": 512, "encoder": "vgg19"},
     "best": {"size": 768, "encoder": "vgg19"},
 }
-DREAM_STEPS: dict[str, dict[str, int]] = {
-    "draft": {"octaves": 3, "first_iterations": 10, "iterations": 2},
-    "standard": {"octaves": 4, "first_iterations": 12, "iterations": 3},
-    "best": {"octaves": 5, "first_iterations": 20, "iterations": 4},
+DREAM_STEPS: dict[str, dict[str, float]] = {
+    "draft": {"octaves": 3, "first_iterations": 10, "iterations": 2.0},
+    "standard": {"octaves": 4, "first_iterations": 12, "iterations": 3.0},
+    "best": {"octaves": 5, "first_iterations": 16, "iterations": 4.0},
 }
 
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from nst_video.codecs import check_gif_speed
+from nst_video.codecs import check_gif_speed, output_kind
+from nst_video.dreaming.specs import check_octaves, dreamed_layers, tile_for
 from nst_video.errors import InputError, UsageError
 from nst_video.guarded import look as look_at
 from nst_video.layers import DISTILLED, check_layers, smallest_side
+from nst_video.memory import available_memory
 from nst_video.options import (
     CoherenceOptions,
     DreamOptions,
@@ -162,17 +164,27 @@ def settle(
         options,
         settings.coherence.cut_threshold,
         os.fspath(output),
+        guide=settings.dream.guide if settings.dream else None,
     )
     with look_at(request) as at:
+        if settings.dream:
+            _check_length(at.info, output, request)
         size = size or _size(at.info, effort, smallest_side(encoder, layers), enlarges)
+        if settings.dream:
+            check_octaves(size[::-1], settings.dream.octaves, settings.dream.octave_scale, encoder, layers)
         found = at.finish()
     settings = replace(settings, options=with_duration(options, found.track, os.fspath(input)))
+    machine = _settle_machine(machine)
     return Plan(
         input=os.fspath(input),
         output=os.fspath(output),
         styles=shares,
         **vars(_settle_weights(settings))
-        | {"effort": replace(effort, size=max(size)), "machine": _settle_machine(machine)},
+        | {
+            "effort": replace(effort, size=max(size)),
+            "machine": machine,
+            "dream": _settle_tile(settings.dream, size, machine.device),
+        },
         size=size,
         time_base=found.time_base,
         pts=found.pts,
@@ -245,15 +257,29 @@ def _check_look(settings: Settings) -> tuple[str, ...]:
 def _check_dream(settings: Settings) -> tuple[str, ...]:
     """The layers that dreaming needs, once nothing speaks against the encoder."""
     assert settings.dream is not None
-    _check_distilled(settings)
-    return check_layers(str(settings.effort.encoder), settings.dream.layers)
+    return dreamed_layers(settings.dream.layers, str(settings.effort.encoder))
+
+
+def _check_length(info: VideoInfo, output: str | os.PathLike[str], request: Request) -> None:
+    """A video of one picture has to be told how long it is."""
+    open_ended = request.options.duration is None and request.music is None
+    if info.kind == "picture" and open_ended and output_kind(output) != "picture":
+        raise UsageError(
+            f"{info.path} is one picture; say how long {os.fspath(output)} is, with --duration 20 or --music FILE"
+        )
+
+
+def _settle_tile(dream: DreamOptions | None, size: tuple[int, int], device: str) -> DreamOptions | None:
+    """The dream with the tiles that the memory asks for now, so that a render that goes on later has the same."""
+    if dream is None or dream.tile is not None:
+        return dream
+    return replace(dream, tile=tile_for(size[::-1], available_memory(device)))
 
 
 def _check_distilled(settings: Settings) -> None:
     """Refuse what a distilled network was not made for, instead of painting something else."""
-    encoder, effort, paints = str(settings.effort.encoder), settings.effort, settings.dream is None
-    paper = paints and settings.look.loss == "paper"
-    wrong = "--loss paper" if paper else "--pooling max" if effort.pooling != "average" else None
+    encoder, effort, look = str(settings.effort.encoder), settings.effort, settings.look
+    wrong = "--loss paper" if look.loss == "paper" else "--pooling max" if effort.pooling != "average" else None
     if encoder in DISTILLED and wrong:
         raise UsageError(f"{wrong} cannot be had from {encoder}, which is a small network; add --encoder vgg19")
 

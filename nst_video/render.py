@@ -21,6 +21,7 @@ from nst_video.controls import Controls
 from nst_video.errors import InputError, ResourceError, Stopped
 from nst_video.job import Job, remove_folder
 from nst_video.jobwriter import is_published
+from nst_video.options import DreamOptions
 from nst_video.painted import FrameReport, Painted, Start, report_of
 from nst_video.pictures import read_picture
 from nst_video.plan import Plan, StyleLike, make_plan
@@ -382,7 +383,30 @@ def _report(frame: _Moving, now: float, step: "StepReport | None", e_warp: float
 
 
 def make_stylizer(plan: Plan) -> FrameStylizer:
-    """The plan's encoder and style pictures, ready on the plan's device."""
+    """What renders the plan's frames, ready on the plan's device."""
+    return _make_painter(plan) if plan.dream is None else _make_dreamer(plan, plan.dream)
+
+
+def _make_dreamer(plan: Plan, dream: DreamOptions) -> FrameStylizer:
+    """The plan's encoder, and its guide."""
+    from nst_video.dreaming.dreamer import load_dreamer
+    from nst_video.dreaming.guides import open_guide
+
+    machine = plan.machine
+    return load_dreamer(
+        dream,
+        encoder=str(plan.effort.encoder),
+        device=machine.device,
+        precision=machine.precision,
+        weights=machine.weights,
+        offline=machine.offline,
+        guide=None if dream.guide is None else open_guide(dream.guide, plan.options, machine.device),
+        still=plan.options.duration is not None,
+    )
+
+
+def _make_painter(plan: Plan) -> FrameStylizer:
+    """The plan's encoder and style pictures."""
     from nst_video.colors import to_image
     from nst_video.encoders import load_encoder
     from nst_video.stylizer import Stylizer

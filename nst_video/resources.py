@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nst_video.codecs import output_kind
 from nst_video.errors import ResourceError
+from nst_video.memory import free_memory
 from nst_video.plan import Plan
 from nst_video.shots import segments
 
@@ -22,7 +23,8 @@ def disk_needed(plan: Plan, done: int = 0) -> tuple[int, int]:
     frame = width * height * 3
     left = plan.frames - done
     open_segment = _LOSSLESS * frame * min(left, max(last - first for first, last in segments(plan.shots, frame)))
-    pictures = max(plan.coherence.references) + 2 * plan.effort.history + 2
+    # A dream leaves itself, what it was dreamed on and the finished frame; a painting its curvature as well.
+    pictures = 3 if plan.dream else max(plan.coherence.references) + 2 * plan.effort.history + 2
     states = 2 * pictures * frame * 4  # the newest replaces the one before when it is complete
     kept = open_segment + states
     if output_kind(plan.output) == "video":
@@ -56,8 +58,12 @@ def memory_needed(plan: Plan) -> int:
 
 
 def check_memory(plan: Plan) -> None:
-    """Say so where the memory that is free is probably too little; of a GPU, or other networks, nothing is known."""
-    free = _free_memory()
+    """Say so where the memory that is free is probably too little; of a GPU, or other networks, nothing is known, and a
+    dream is cut into tiles that fit.
+    """
+    if plan.dream is not None:
+        return
+    free = free_memory()
     needed = memory_needed(plan)
     if (
         plan.machine.device == "cpu"
@@ -68,16 +74,6 @@ def check_memory(plan: Plan) -> None:
         log.warning(
             "%s of memory are free; this render may need %s: choose a smaller --size", _size(free), _size(needed)
         )
-
-
-def _free_memory() -> int | None:
-    """Bytes that can be had without swapping; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None
 
 
 def _size(count: int) -> str:

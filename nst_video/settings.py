@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
+from nst_video.dreaming.specs import pooling_for
 from nst_video.errors import UsageError
 from nst_video.options import (
     DREAM_PRESETS,
@@ -41,6 +43,7 @@ class Settings:
         if self.dream is None:
             return replace(self, effort=resolve_effort(self.effort))
         effort = resolve_effort(self.effort, DREAM_PRESETS)
+        effort = replace(effort, pooling=pooling_for(str(effort.encoder)))
         return replace(self, effort=effort, dream=resolve_dream(self.dream, self.effort.quality))
 
     def values(self) -> dict[str, Any]:
@@ -50,6 +53,8 @@ class Settings:
             item.name: getattr(groups[section.group], item.name) for section in self.sections for item in section.items
         }
 
+
+PREVIEW_SIDE = 192  # long side of a preview, in pixels
 
 # Field of Settings -> the dataclass of its options.
 GROUPS: Mapping[str, Any] = MappingProxyType(
@@ -90,7 +95,7 @@ PAINT = (
     *_OUTPUT_AND_MACHINE,
 )
 DREAM = (
-    Section("quality", "effort", ("quality", "size", "encoder", "pooling", "seed")),
+    Section("quality", "effort", ("quality", "size", "encoder", "seed")),
     Section("dream", "dream"),
     # A dream is only compared with the frame before.
     Section("coherence", "coherence", ("flow", "cut_threshold"), {"references": (1,)}),
@@ -120,6 +125,20 @@ def split_options(values: Mapping[str, Any], sections: Sequence[Section] = PAINT
         for section in sections
     }
     return Settings(**made)
+
+
+def preview(settings: Settings, seconds: Fraction) -> Settings:
+    """The settings for a short piece of that many seconds, small and quick: to see what comes before it is rendered."""
+    options, effort = settings.options, settings.effort
+    if seconds == 0:
+        raise UsageError("--preview 0 leaves no frame; allowed more than 0 seconds")
+    end = (options.start or 0) + seconds
+    size = PREVIEW_SIDE if effort.size in (None, "full") else min(int(effort.size), PREVIEW_SIDE)
+    return replace(
+        settings,
+        options=replace(options, end=end if options.end is None else min(options.end, end)),
+        effort=replace(effort, quality="draft", size=size),
+    )
 
 
 def groups_from_json(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,14 +30,15 @@ from nst_video.video import VideoInfo, VideoReader, probe, scaled_size
 
 log = logging.getLogger(__name__)
 
+GUIDE_SIDE = 256  # long side in pixels at which a guide is looked at
 SURVEY_SIDE = 192  # long side in pixels of the pass that looks for cuts: enough to tell pictures apart, quick to decode
 
 
 @dataclass(frozen=True)
 class Request:
     """What to look at: the input, the part of it that `options` choose, and the style pictures; `output` is what the
-    result will be written to, where there will be one; `music` what is heard in place of the input's sound, and how
-    that ends.
+    result will be written to, where there will be one; `guide` a picture or video that is dreamed of; `music` what is
+    heard in place of the input's sound, and how that ends.
     """
 
     input: str
@@ -45,6 +46,7 @@ class Request:
     options: OutputOptions
     cut_threshold: float
     output: str = ""
+    guide: str | None = None
     music: str | None = None
     music_end: str = "stop"
 
@@ -142,6 +144,20 @@ def check_styles(request: Request, on_picture: Callable[[str, int], None]) -> No
         on_picture(path, 0)
         on_picture(path, math.prod(picture_size(path, max_pixels=limit)))
         read_picture(path, max_pixels=limit)
+
+
+def check_guide(request: Request, on_step: Callable[[], None] = lambda: None) -> None:
+    """Decode every frame of the guide as the render will; InputError for one that cannot be used."""
+    if request.guide is not None:
+        with open_guide(request.guide, request.options, on_step) as reader:
+            for _ in reader:
+                pass
+
+
+def open_guide(path: str, options: OutputOptions, on_step: Callable[[], None] = lambda: None) -> VideoReader:
+    """The reader of a guide, small."""
+    info = probe(path, max_pixels=options.max_pixels)
+    return VideoReader(path, size=scaled_size(info, GUIDE_SIDE), max_pixels=options.max_pixels, on_step=on_step)
 
 
 def survey(info: VideoInfo, request: Request, on_step: Callable[[], None] = lambda: None) -> Survey:

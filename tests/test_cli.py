@@ -80,7 +80,7 @@ def test_help_names_every_option_with_its_default(capsys):
     assert "nst-video score" in text
 
 
-@pytest.mark.parametrize("command", ["score", "status", "info"])
+@pytest.mark.parametrize("command", ["dream", "score", "status", "info"])
 def test_the_other_commands_have_help(capsys, command):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])

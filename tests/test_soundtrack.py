@@ -99,7 +99,7 @@ def test_music_that_fades_ends_silently_with_the_video(clip, tmp_path):
     path = tmp_path / "song.flac"
     write_sound(path, np.full((2, 5 * RATE), 0.5, np.float32))
     write(clip, tmp_path / "out.mkv", survey_track(str(path), "fade", DAY))
-    wave, _, rate = heard(tmp_path / "out.mkv")
+    wave, _, _ = heard(tmp_path / "out.mkv")
     assert wave[:10] == pytest.approx(0.5 * 2.4 / 3, abs=0.01)  # three seconds of fading, of which 2.4 are there
     assert wave[-10:].max() < 1e-4
     assert np.all(np.diff(wave) <= 1e-4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nst_video import streams
-from nst_video.streams import HOLDS, fresh_metadata
+from nst_video.treatments import HOLDS, fresh_metadata
 from nst_video.video import VideoReader, VideoWriter, probe
 
 
