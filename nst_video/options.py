@@ -253,11 +253,15 @@ _LAYER = Text("LAYER, LAYER=WEIGHT, LAYER:CHANNEL or LAYER:FIRST-LAST")
 class DreamOptions:
     """What is dreamed, and how it moves. Rates are per second, so that they mean the same at every frame rate.
 
-    Fields left at None are decided by the quality (`resolve_dream`).
+    Fields left at None are decided by the quality and the network (`resolve_dream`).
     """
 
     layers: tuple[str, ...] = option(
-        ("relu5_1",), Several(_LAYER), "layers, or channels of layers, whose activations grow", metavar="LAYERS"
+        None,
+        Several(_LAYER),
+        "layers, or channels of layers, whose activations grow",
+        metavar="LAYERS",
+        unset="relu5_1; inception_4c or mixed5 of the networks that have them",
     )
     octaves: int = option(
         None,
@@ -335,14 +339,18 @@ DREAM_STEPS: dict[str, dict[str, float]] = {
 }
 
 
+# What dreams animals in networks that have no relu5_1.
+DREAM_LAYERS = {"googlenet": ("inception_4c",), "inception_v3": ("mixed5",)}
+
+
 def resolve_effort(effort: EffortOptions, presets: Mapping[str, Mapping[str, Any]] = PRESETS) -> EffortOptions:
     """The options with every field that its preset decides filled in; what was given stays."""
     return _filled(effort, presets[effort.quality])
 
 
-def resolve_dream(dream: DreamOptions, quality: str = "standard") -> DreamOptions:
-    """The same for what is dreamed."""
-    return _filled(dream, DREAM_STEPS[quality])
+def resolve_dream(dream: DreamOptions, quality: str = "standard", encoder: str = "vgg19") -> DreamOptions:
+    """The same for what is dreamed, in this network."""
+    return _filled(dream, {"layers": DREAM_LAYERS.get(encoder, ("relu5_1",)), **DREAM_STEPS[quality]})
 
 
 def _filled(options: Any, preset: Mapping[str, Any]) -> Any:

@@ -44,7 +44,7 @@ class Settings:
             return replace(self, effort=resolve_effort(self.effort))
         effort = resolve_effort(self.effort, DREAM_PRESETS)
         effort = replace(effort, pooling=pooling_for(str(effort.encoder)))
-        return replace(self, effort=effort, dream=resolve_dream(self.dream, self.effort.quality))
+        return replace(self, effort=effort, dream=resolve_dream(self.dream, self.effort.quality, str(effort.encoder)))
 
     def values(self) -> dict[str, Any]:
         """Name -> value of every option that means something here, with those that a preset decides."""

@@ -47,7 +47,7 @@ class Dreamer:
         shown again and again, so zoom, turn and shift move the picture itself and not only the dream in it. The encoder
         gives all layers of the options (`dreamed_layers`). seed: of a shot for which none is given.
         """
-        self.encoder, self.options = encoder, resolve_dream(options or DreamOptions())
+        self.encoder, self.options = encoder, resolve_dream(options or DreamOptions(), encoder=encoder.name)
         self.specs = parse_layers(self.options.layers, encoder.name)
         self.still, self.seed = still, seed
         self._guide = guide if callable(guide) and not isinstance(guide, Tensor) else None
@@ -172,6 +172,7 @@ def load_dreamer(
     seed: int = 0,
 ) -> Dreamer:
     """A Dreamer with its encoder; arguments and errors as `load_encoder` and Dreamer."""
+    options = resolve_dream(options, encoder=encoder)
     network = load_encoder(
         encoder,
         dreamed_layers(options.layers, encoder),
