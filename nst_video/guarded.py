@@ -28,7 +28,7 @@ from typing import IO, Any, Protocol, TypeVar
 from nst_video.errors import InputError, NstVideoError, ResourceError, UsageError
 from nst_video.limits import MEMORY_EXIT, limit_this_process, memory_limit
 from nst_video.probe import VideoInfo
-from nst_video.soundtrack import survey_track
+from nst_video.soundtrack import survey_song
 from nst_video.survey import Request, Survey, check_guide, check_styles, probe_input, rehearse, survey, with_duration
 
 log = logging.getLogger(__name__)
@@ -248,12 +248,18 @@ def _look(request: Request, teller: "Teller") -> None:
     import cv2
 
     cv2.setNumThreads(1)  # for pictures this small its threads are memory without use
-    track = None
+    song = None
     if request.music is not None:
         teller.tell(now=(request.music, 0))
-        track = survey_track(request.music, request.music_end, request.options.max_duration, teller.sign_of_life)
+        song = survey_song(
+            request.music,
+            request.music_end,
+            request.options.max_duration,
+            begin=request.music_start,
+            on_step=teller.sign_of_life,
+        )
         teller.tell(now=(request.input, 0))
-        request = replace(request, options=with_duration(request.options, track, request.input))
+        request = replace(request, options=with_duration(request.options, song, request.input))
     info = probe_input(request.input, request.options)
     teller.tell(info=info.to_json())
     if request.guide is not None:
@@ -264,8 +270,8 @@ def _look(request: Request, teller: "Teller") -> None:
     # Exact only now: what holds frames of this size, and no more, however long the video is.
     limit_this_process(memory_limit(info.width * info.height))
     found = survey(info, request, teller.sign_of_life)
-    if track is not None:
-        found = replace(found, track=track)
+    if song is not None:
+        found = replace(found, song=song)
     rehearse(info, request, found, teller.sign_of_life)
     teller.tell(survey=found.to_json())
 

@@ -28,7 +28,7 @@ from nst_video.options import (
 )
 from nst_video.plain import plain, tuples
 from nst_video.settings import GROUPS, Settings, groups_from_json
-from nst_video.soundtrack import Heard, Track
+from nst_video.soundtrack import Heard, Song
 from nst_video.survey import Request, open_input, probe_input, with_duration
 from nst_video.video import VideoInfo, check_output, scaled_size
 
@@ -53,7 +53,7 @@ class Plan:
 
     size: (width, height) in pixels. pts: presentation timestamp of every frame to render, in `time_base` seconds.
     shots: (first, last + 1) frame numbers, without gaps. seeds: one for each shot. dream: None where frames are painted
-    in the styles, of which a dream has none. track: music in place of the input's own sound.
+    in the styles, of which a dream has none. song: music in place of the input's own sound.
     """
 
     input: str
@@ -70,7 +70,7 @@ class Plan:
     shots: tuple[tuple[int, int], ...]
     seeds: tuple[int, ...]
     dream: DreamOptions | None = None
-    track: Track | None = None
+    song: Song | None = None
 
     @property
     def settings(self) -> Settings:
@@ -94,15 +94,15 @@ class Plan:
         made = groups_from_json(data)
         rest = {item.name: tuples(data[item.name]) for item in fields(cls) if item.name in data.keys() - made.keys()}
         styles = tuple(Style(**style) for style in data["styles"])
-        track = Track.from_json(data["track"]) if data.get("track") else None
-        return cls(**rest | made | {"styles": styles, "time_base": Fraction(data["time_base"]), "track": track})
+        song = Song.from_json(data["song"]) if data.get("song") else None
+        return cls(**rest | made | {"styles": styles, "time_base": Fraction(data["time_base"]), "song": song})
 
     def heard(self, info: VideoInfo, frames: int | None = None) -> Heard | None:
         """The music under the first `frames` (None: all) of the render; info: what probe found in the input."""
-        if self.track is None:
+        if self.song is None:
             return None
         open_end = self.options.end is None and frames in (None, self.frames)
-        return Heard.under(self.track, info, self.pts[:frames], open_end=open_end)
+        return Heard.under(self.song, info, self.pts[:frames], open_end=open_end)
 
 
 def make_plan(
@@ -173,7 +173,7 @@ def settle(
         if settings.dream:
             check_octaves(size[::-1], settings.dream.octaves, settings.dream.octave_scale, encoder, layers)
         found = at.finish()
-    settings = replace(settings, options=with_duration(options, found.track, os.fspath(input)))
+    settings = replace(settings, options=with_duration(options, found.song, os.fspath(input)))
     machine = _settle_machine(machine)
     return Plan(
         input=os.fspath(input),
@@ -190,7 +190,7 @@ def settle(
         pts=found.pts,
         shots=found.shots,
         seeds=tuple(_seed(effort.seed, first) for first, _ in found.shots),
-        track=found.track,
+        song=found.song,
     )
 
 

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 SOUND_FORMATS = f"{VIDEO_FORMATS},mp3,flac,wav,w64,ogg,aac,aiff,caf"
 READABLE = "flac, wav, mp3, m4a, ogg, opus, aiff, or a video with sound"
 ENDINGS = ("loop", "stop", "fade")
+SPARE = 0.01  # share of the packets that may be damaged, as notes at the end of an mp3 seem to be
 FADE = Fraction(3)  # seconds, at most, in which music that fades goes silent
 # Codecs that lose nothing: encoding them anew gives the same samples, so they can end at any of them.
 LOSSLESS = frozenset({"flac", "alac"})
@@ -32,42 +33,44 @@ _BATCH = 4096  # samples that are encoded at a time
 
 
 @dataclass(frozen=True)
-class Track:
+class Song:
     """Music for a video, as a look at it has found it.
 
-    seconds: how long it is. packet: the longest of its packets, in seconds. ending: what happens where the video is
-    longer: it begins again ("loop"), falls silent ("stop") or fades and falls silent ("fade", which also fades where
-    the video ends first).
+    seconds: how long it is from `begin` on. packet: the longest of its packets, in seconds. ending: what happens where
+    the video is longer: it begins again ("loop"), falls silent ("stop") or fades and falls silent ("fade", which also
+    fades where the video ends first). begin: seconds of it that are left out.
     """
 
     path: str
     seconds: Fraction
     packet: Fraction
     ending: str = "stop"
+    begin: Fraction = Fraction(0)
 
     def can_be_copied(self, seconds: Fraction, frame: Fraction) -> bool:
         """Whether whole packets, as they are, end within one `frame` of a video of so many seconds."""
-        return self.ending != "fade" and self.packet / 2 <= frame and self.seconds >= seconds - frame
+        whole = self.begin == 0 and self.ending != "fade"
+        return whole and self.packet / 2 <= frame and self.seconds >= seconds - frame
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Track":
+    def from_json(cls, data: dict[str, Any]) -> "Song":
         """What `plain` made of its fields."""
-        return cls(**data | {"seconds": Fraction(data["seconds"]), "packet": Fraction(data["packet"])})
+        return cls(**data | {name: Fraction(data[name]) for name in ("seconds", "packet", "begin")})
 
 
 @dataclass(frozen=True)
 class Heard:
-    """The track as it is heard under one video, which lasts so many seconds; `frame` is how long its last frame is."""
+    """The song as it is heard under one video, which lasts so many seconds; `frame` is how long its last frame is."""
 
-    track: Track
+    song: Song
     seconds: Fraction
     frame: Fraction
 
     @classmethod
-    def under(cls, track: Track, info: VideoInfo, pts: Sequence[int], *, open_end: bool) -> "Heard":
+    def under(cls, song: Song, info: VideoInfo, pts: Sequence[int], *, open_end: bool) -> "Heard":
         """As it is heard under the frames at `pts` of the source; open_end as for `VideoInfo.last_duration`."""
         last = info.last_duration(pts[-1], pts[-2] if len(pts) > 1 else None, open_end=open_end)
-        return cls(track, (pts[-1] + last - pts[0]) * info.time_base, last * info.time_base)
+        return cls(song, (pts[-1] + last - pts[0]) * info.time_base, last * info.time_base)
 
 
 def make_companions(
@@ -85,7 +88,7 @@ def make_companions(
     companions = Companions(info, output, suffix, alone=alone, silent=music is not None, on_step=on_step)
     if music is not None and not alone:
         if suffix in HOLDS:
-            source = companions.files.enter_context(open_sound(music.track.path))
+            source = companions.files.enter_context(open_sound(music.song.path))
             companions.play(Soundtrack(music, output, suffix, source))
         else:
             log.warning("%s holds pictures only; the music only drives them", suffix)
@@ -117,11 +120,18 @@ def open_sound(path: str) -> Iterator[InputContainer]:
         yield container
 
 
-def survey_track(path: str, ending: str, longest: Fraction, on_step: Callable[[], None] = lambda: None) -> Track:
+def survey_song(
+    path: str,
+    ending: str,
+    longest: Fraction,
+    *,
+    begin: Fraction = Fraction(0),
+    on_step: Callable[[], None] = lambda: None,
+) -> Song:
     """Decode all of the music once: how long it is, to the sample; InputError for what cannot be decoded to its end, is
-    longer than `longest` seconds, or has no samples.
+    longer than `longest` seconds, or has no samples from `begin` on.
     """
-    samples, rate, packet_length, end = 0, 0, Fraction(0), None
+    samples, rate, packet_length, end, packets, damaged = 0, 0, Fraction(0), None, 0, 0
     with open_sound(path) as container:
         stream: Any = container.streams.audio[0]
         try:
@@ -129,7 +139,13 @@ def survey_track(path: str, ending: str, longest: Fraction, on_step: Callable[[]
                 on_step()
                 if packet.pts is not None and packet.duration:
                     end = (packet.pts + packet.duration - (stream.start_time or 0)) * unit(stream)
-                for frame in packet.decode():
+                packets += 1
+                try:
+                    frames = packet.decode()
+                except av.error.InvalidDataError:
+                    damaged += 1
+                    continue
+                for frame in frames:
                     rate = rate or frame.sample_rate
                     if frame.sample_rate != rate:
                         raise InputError(f"{path} changes its sample rate in the middle; convert it first")
@@ -142,33 +158,36 @@ def survey_track(path: str, ending: str, longest: Fraction, on_step: Callable[[]
         except (av.error.FFmpegError, ValueError) as error:
             where = f" after {samples / rate:.2f} s" if rate else ""
             raise InputError(f"{path} is damaged{where}: its sound cannot be decoded; convert it first") from error
-    if not samples:
-        raise InputError(f"{path} holds no sound that can be decoded")
+    if not samples or damaged > max(1, SPARE * packets):
+        raise InputError(f"{path} is damaged: {damaged} of {packets} parts of its sound cannot be decoded")
     seconds = Fraction(samples, rate)
     # Some decoders give the last packet whole, though its end is only there to fill it.
-    return Track(
-        path, end if end is not None and 0 <= seconds - end < packet_length else seconds, packet_length, ending
-    )
+    if end is not None and 0 <= seconds - end < packet_length:
+        seconds = end
+    if seconds <= begin:
+        raise InputError(f"{path} is {float(seconds):.2f} s long and so ends before --music-start {float(begin):g}")
+    return Song(path, seconds - begin, packet_length, ending, begin)
 
 
 class Soundtrack:
     """The stream of music in an output, and its packets in order, on the output's clock."""
 
     def __init__(self, heard: Heard, output: OutputContainer, suffix: str, source: InputContainer) -> None:
-        """source: the track, opened with `open_sound`, for as long as this lives."""
+        """source: the song, opened with `open_sound`, for as long as this lives."""
         self.heard, self.source = heard, source
         template: Any = source.streams.audio[0]
-        holds, name, path = HOLDS[suffix], codec_of(template), heard.track.path
+        holds, name, path = HOLDS[suffix], codec_of(template), heard.song.path
         held = holds.sound is None or name in holds.sound
         lossless = name in LOSSLESS or name.startswith("pcm_")
-        self.copies = held and heard.track.can_be_copied(heard.seconds, heard.frame)
+        self.copies = held and heard.song.can_be_copied(heard.seconds, heard.frame)
         if self.copies:
             self.stream: Any = output.add_stream_from_template(template, opaque=True)
             describe(self.stream, template)
             return
         encoder = name if held and lossless and _can_encode(name) else holds.sound_encoder
         if not (lossless and encoder in (name, "flac", "alac")):
-            why = f"{suffix} does not hold {name}" if not held else "it has to end elsewhere than its packets do"
+            ends = "begin" if heard.song.begin else "end"
+            why = f"{suffix} does not hold {name}" if not held else f"it has to {ends} elsewhere than its packets do"
             log.warning("%s becomes %s: %s", path, encoder, why)
         self._add_encoded(output, template, encoder)
 
@@ -231,10 +250,10 @@ class Soundtrack:
         """`wanted` samples (channels, n) of the encoder's format: the music, again or silent where it is too short,
         faded where it is to fade.
         """
-        track, done = self.heard.track, 0
-        length = round(track.seconds * self.rate)
-        sounding = wanted if track.ending == "loop" else min(wanted, length)
-        fade = round(min(FADE, track.seconds) * self.rate) if track.ending == "fade" else 0
+        song, done = self.heard.song, 0
+        length = round(song.seconds * self.rate)
+        sounding = wanted if song.ending == "loop" else min(wanted, length)
+        fade = round(min(FADE, song.seconds) * self.rate) if song.ending == "fade" else 0
         while done < sounding:
             begun = done
             for part in self._decoded():
@@ -243,7 +262,7 @@ class Soundtrack:
                     break
                 yield _faded(samples, sounding - done, fade) if fade else samples
                 done += samples.shape[1]
-            if done == begun or track.ending != "loop":  # the resampler may give a sample less than was counted
+            if done == begun or song.ending != "loop":  # the resampler may give a sample less than was counted
                 break
         channels = av.AudioLayout(self.layout).nb_channels
         silence = _silence(self.stream.codec_context.format.name, channels)
@@ -256,13 +275,26 @@ class Soundtrack:
         """The whole music from its beginning, as planar samples of the encoder's rate and format."""
         target = _planar(self.stream.codec_context.format.name)
         resampler = av.AudioResampler(format=target, layout=self.layout, rate=self.rate)
-        with open_sound(self.heard.track.path) as container:
-            for frame in container.decode(audio=0):
+        with open_sound(self.heard.song.path) as container:
+            skip = round(self.heard.song.begin * self.rate)
+            for frame in _frames(container):
                 frame.pts = None  # gaps in its clock are no silence: what was counted is what is heard
                 for ready in resampler.resample(frame):
-                    yield ready.to_ndarray()
+                    samples = ready.to_ndarray()
+                    if samples.shape[1] > skip:
+                        yield samples[:, skip:]
+                    skip = max(0, skip - samples.shape[1])
             for ready in resampler.resample(None):
-                yield ready.to_ndarray()
+                yield ready.to_ndarray()[:, skip:]
+
+
+def _frames(container: InputContainer) -> Iterator[Any]:
+    """All that can be decoded: the survey has found that little cannot."""
+    for packet in container.demux(audio=0):
+        try:
+            yield from packet.decode()
+        except av.error.InvalidDataError:
+            continue
 
 
 def _can_encode(name: str) -> bool:

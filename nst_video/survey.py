@@ -23,7 +23,7 @@ from nst_video.pictures import PICTURE_SUFFIXES, picture_size, read_picture
 from nst_video.plain import plain, tuples
 from nst_video.sequences import is_pattern
 from nst_video.shots import CutFinder
-from nst_video.soundtrack import Heard, Track, make_companions
+from nst_video.soundtrack import Heard, Song, make_companions
 from nst_video.streams import Cut
 from nst_video.treatments import HOLDS
 from nst_video.video import VideoInfo, VideoReader, probe, scaled_size
@@ -38,7 +38,7 @@ SURVEY_SIDE = 192  # long side in pixels of the pass that looks for cuts: enough
 class Request:
     """What to look at: the input, the part of it that `options` choose, and the style pictures; `output` is what the
     result will be written to, where there will be one; `guide` a picture or video that is dreamed of; `music` what is
-    heard in place of the input's sound, and how that ends.
+    heard in place of the input's sound, and how that begins and ends.
     """
 
     input: str
@@ -49,6 +49,7 @@ class Request:
     guide: str | None = None
     music: str | None = None
     music_end: str = "stop"
+    music_start: Fraction = Fraction(0)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -58,19 +59,20 @@ class Request:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Request":
         """What `to_json` wrote."""
-        return cls(**tuples(data) | {"options": OutputOptions(**tuples(data["options"]))})
+        exact = {"options": OutputOptions(**tuples(data["options"])), "music_start": Fraction(data["music_start"])}
+        return cls(**tuples(data) | exact)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What the pass over the input found; pts in units of `time_base` seconds, shots as (first, last + 1); the track
+    """What the pass over the input found; pts in units of `time_base` seconds, shots as (first, last + 1); the song
     that the music makes.
     """
 
     time_base: Fraction
     pts: tuple[int, ...]
     shots: tuple[tuple[int, int], ...]
-    track: Track | None = None
+    song: Song | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -80,8 +82,8 @@ class Survey:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Survey":
         """What `to_json` wrote."""
-        track = data["track"] and Track.from_json(data["track"])
-        return cls(Fraction(data["time_base"]), tuple(data["pts"]), tuples(data["shots"]), track)
+        song = data["song"] and Song.from_json(data["song"])
+        return cls(Fraction(data["time_base"]), tuple(data["pts"]), tuples(data["shots"]), song)
 
 
 def probe_input(path: str | os.PathLike[str], options: OutputOptions) -> VideoInfo:
@@ -101,12 +103,12 @@ def probe_input(path: str | os.PathLike[str], options: OutputOptions) -> VideoIn
     return info
 
 
-def with_duration(options: OutputOptions, track: Track | None, path: str) -> OutputOptions:
+def with_duration(options: OutputOptions, song: Song | None, path: str) -> OutputOptions:
     """The options with the music's duration for a single picture that was given none of its own."""
     is_picture = Path(path).suffix.lower() in PICTURE_SUFFIXES and not is_pattern(path)
-    if track is None or options.duration is not None or options.still is not None or not is_picture:
+    if song is None or options.duration is not None or options.still is not None or not is_picture:
         return options
-    return replace(options, duration=track.seconds)
+    return replace(options, duration=song.seconds)
 
 
 def open_input(
@@ -195,8 +197,8 @@ def rehearse(info: VideoInfo, request: Request, found: Survey, on_step: Callable
         (info.origin_pts if options.start is None else first_pts) * base,
     )
     output = av.open(Nowhere(), "w", format=CONTAINERS[suffix], container_options={"avoid_negative_ts": "disabled"})
-    track = found.track
-    music = None if track is None else Heard.under(track, info, found.pts, open_end=options.end is None)
+    song = found.song
+    music = None if song is None else Heard.under(song, info, found.pts, open_end=options.end is None)
     companions = make_companions(info, output, suffix, music=music, on_step=on_step)
     try:
         if companions.carriers or music:
