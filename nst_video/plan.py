@@ -5,7 +5,7 @@ All that a user can get wrong is found here, before torch is imported.
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nst_video.codecs import check_gif_speed
+from nst_video.curves import Curves, needs_beats, settle_curves
 from nst_video.errors import InputError, UsageError
 from nst_video.guarded import look as look_at
 from nst_video.layers import DISTILLED, check_layers, smallest_side
@@ -26,7 +27,8 @@ from nst_video.options import (
     resolve_effort,
 )
 from nst_video.plain import plain, tuples
-from nst_video.survey import Request, open_input, probe_input
+from nst_video.schedules import Clock
+from nst_video.survey import Request, Survey, open_input, probe_input
 from nst_video.video import VideoInfo, check_output, scaled_size
 
 __all__ = ["Plan", "Style", "StyleLike", "make_plan", "open_input", "probe_input", "settle"]
@@ -49,7 +51,8 @@ class Plan:
     """One render, settled: nothing is left at None or "auto" that decides a pixel.
 
     size: (width, height) in pixels. pts: presentation timestamp of every frame to render, in `time_base` seconds.
-    shots: (first, last + 1) frame numbers, without gaps. seeds: one for each shot.
+    shots: (first, last + 1) frame numbers, without gaps. seeds: one for each shot. curves: for every option that
+    changes, its value for every frame; the option itself holds that of the first one.
     """
 
     input: str
@@ -65,6 +68,7 @@ class Plan:
     pts: tuple[int, ...]
     shots: tuple[tuple[int, int], ...]
     seeds: tuple[int, ...]
+    curves: Curves = field(default_factory=dict)
 
     @property
     def frames(self) -> int:
@@ -82,7 +86,7 @@ class Plan:
             raise InputError(f"a plan of version {data.get('version')} cannot be used; this program writes {_VERSION}")
         groups = dict(zip(("effort", "look", "coherence", "options", "machine"), OPTION_GROUPS.values(), strict=True))
         made = {name: group(**tuples(data[name])) for name, group in groups.items()}
-        rest = {item.name: tuples(data[item.name]) for item in fields(cls) if item.name not in made}
+        rest = {item.name: tuples(data[item.name]) for item in fields(cls) if item.name in data.keys() - made.keys()}
         styles = tuple(Style(**style) for style in data["styles"])
         return cls(**rest | made | {"styles": styles, "time_base": Fraction(data["time_base"])})
 
@@ -150,15 +154,24 @@ def settle(
         os.fspath(input), tuple(share.path for share in shares), options, coherence.cut_threshold, os.fspath(output)
     )
     with look_at(files) as at:
-        size = size or _size(at.info, effort, smallest_side(encoder, layers))
+        info = at.info
+        size = size or _size(info, effort, smallest_side(encoder, layers))
         found = at.finish()
+    settled, curves = _settle_changing(
+        {
+            "effort": replace(resolve_effort(effort), size=max(size)),
+            "look": _fill_weights(replace(look, style_layer_weights=_layer_weights(look)), look.loss),
+            "coherence": _fill_weights(coherence, look.loss),
+        },
+        info,
+        found,
+        options,
+    )
     return Plan(
         input=os.fspath(input),
         output=os.fspath(output),
         styles=shares,
-        effort=replace(resolve_effort(effort), size=max(size)),
-        look=_fill_weights(replace(look, style_layer_weights=_layer_weights(look)), look.loss),
-        coherence=_fill_weights(coherence, look.loss),
+        **settled,
         options=options,
         machine=_settle_machine(machine),
         size=size,
@@ -166,7 +179,34 @@ def settle(
         pts=found.pts,
         shots=found.shots,
         seeds=tuple(_seed(effort.seed, first) for first, _ in found.shots),
+        curves=curves,
     )
+
+
+def frame_clock(info: VideoInfo, found: Survey, options: OutputOptions, beats: Sequence[float] = ()) -> Clock:
+    """When the frames are shown, in seconds from the first one that is rendered; of a still, from the clip's first."""
+    if options.still is None:
+        return Clock([float((pts - found.pts[0]) * found.time_base) for pts in found.pts], beats)
+    time = (found.pts[0] - info.start_pts) * found.time_base
+    return Clock([float(time)], beats, first=round(time * info.average_rate))
+
+
+def clock_zero(info: VideoInfo, found: Survey, options: OutputOptions) -> Fraction:
+    """What the file's own clock says where that of `frame_clock` is 0: schedules and sound begin there."""
+    return (info.start_pts if options.still is not None else found.pts[0]) * found.time_base
+
+
+def _settle_changing(
+    groups: dict[str, Any], info: VideoInfo, found: Survey, options: OutputOptions
+) -> tuple[dict[str, Any], Curves]:
+    """The groups with numbers for schedules, and the schedules' values; beats are those of the clip's own sound."""
+    beats: Sequence[float] = ()
+    flag = needs_beats(groups)
+    if flag is not None:
+        from nst_video.music.heard import own_beats
+
+        beats = own_beats(info, zero=clock_zero(info, found, options), flag=flag)
+    return settle_curves(groups, frame_clock(info, found, options, beats))
 
 
 def style_shares(styles: StyleLike | Sequence[StyleLike]) -> tuple[Style, ...]:
