@@ -110,6 +110,8 @@ def parse_expression(inner: str, text: str, offset: int) -> Expression:
     for place, char in enumerate(inner):
         if char not in _CHARACTERS:
             raise ScheduleError(f"{char!r} has no meaning in an expression", text, offset + place)
+    if not inner.strip():
+        raise ScheduleError("an expression is missing here", text, offset)
     lead = len(inner) - len(inner.lstrip())
     try:
         with warnings.catch_warnings():
@@ -170,4 +172,4 @@ class _Checker:
         return args
 
     def _error(self, problem: str, node: ast.AST) -> ScheduleError:
-        return ScheduleError(problem, self.text, self.offset + int(getattr(node, "col_offset", 1)))
+        return ScheduleError(problem, self.text, self.offset + max(1, getattr(node, "col_offset", 1)))

@@ -20,12 +20,17 @@ def put(sound: np.ndarray, time: float, part: np.ndarray) -> None:
     room += part[: len(room)]
 
 
-def click_track(times, seconds: float, *, height: float = 0.8, length: int = 32) -> np.ndarray:
-    """Short bursts that begin exactly at `times`."""
+def burst(height: float = 0.8, length: int = 64) -> np.ndarray:
+    """A click of 3 kHz that begins with its loudest sample."""
+    n = np.arange(length)
+    return (height * np.cos(2 * np.pi * 3000 * n / RATE) * np.exp(-n / 12)).astype(np.float32)
+
+
+def click_track(times, seconds: float, *, height: float = 0.8) -> np.ndarray:
+    """Clicks that begin exactly at `times`."""
     sound = silence(seconds)
-    burst = height * np.cos(np.pi * np.arange(length)) * np.hanning(2 * length)[length:]
     for time in times:
-        put(sound, time, burst.astype(np.float32))
+        put(sound, time, burst(height))
     return sound
 
 
@@ -92,7 +97,7 @@ ENCODERS = {
     ".mp3": ("libmp3lame", "fltp"),
     ".m4a": ("aac", "fltp"),
     ".aac": ("aac", "fltp"),
-    ".ogg": ("libvorbis", "fltp"),
+    ".ogg": ("libopus", "flt"),
     ".opus": ("libopus", "flt"),
     ".mka": ("aac", "fltp"),
 }
@@ -103,7 +108,7 @@ def write_sound(path: Path, sound: np.ndarray, *, rate: int = RATE, channels: in
     encoder, form = ENCODERS[path.suffix]
     layout = {1: "mono", 2: "stereo"}[channels]
     wanted = 48_000 if encoder == "libopus" else rate
-    options = {".opus": "ogg", ".mka": "matroska", ".aac": "adts"}
+    options = {".opus": "ogg", ".ogg": "ogg", ".mka": "matroska", ".aac": "adts"}
     with av.open(str(path), "w", format=options.get(path.suffix)) as container:
         stream = container.add_stream(encoder, rate=wanted, layout=layout)
         stream.codec_context.format = form

@@ -32,7 +32,8 @@ NOTES = 12
 FEATURES = ("onset", "beat", "rms", "bass", "mid", "treble", "centroid", "chroma")
 SHORT = ("onset", "beat")  # of these no moment may be lost between two frames
 # (attack, release) unless they are given: what strikes rises at once, what swells does so softly.
-_STRIKES, _SWELLS = (0.0, 0.3), (0.05, 0.2)
+_STRIKES, _SWELLS, _NOTES = (0.0, 0.3), (0.05, 0.2), (0.2, 0.6)
+_SURE = 0.2  # sum of the weights of the layers below which they come to be equal
 _TIMES = ("attack", "release")
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -82,7 +83,9 @@ def dealt(drive: Drive, music: "Music | None", clock: Clock, layers: int) -> np.
         place = np.clip(drive.gain * drive.shape(heard, clock) + drive.offset, 0, 1) * (layers - 1)
         weights = np.maximum(1 - np.abs(np.arange(layers)[:, None] - place), 0)
     total = weights.sum(0)
-    return np.where(total > 1e-3, layers * weights / np.maximum(total, 1e-3), 1.0)
+    shares = layers * weights / np.maximum(total, 1e-9)
+    sure = np.clip(total / _SURE, 0, 1)
+    return sure * shares + (1 - sure)
 
 
 def _hand(layer: int, layers: int) -> list[int]:
@@ -130,7 +133,7 @@ class _Reader:
         offset = 0.0
         if self.text[self.place : self.place + 1] in ("+", "-"):
             offset = self._number("an offset such as 0.1")
-        attack, release = _STRIKES if feature in SHORT else _SWELLS
+        attack, release = _STRIKES if feature in SHORT else _NOTES if feature == "chroma" else _SWELLS
         times = {"attack": attack, "release": release} | self._times()
         return Drive(self.text, target, feature, stem, gain, offset, **times)
 
