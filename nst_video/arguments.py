@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from nst_video.errors import UsageError
-from nst_video.kinds import Choice, Flag
+from nst_video.kinds import Choice, Flag, Repeated
 from nst_video.options import flag_name, parse_option
 from nst_video.settings import PAINT, Section
 
@@ -50,9 +50,17 @@ def _add_option(
         *flags,
         metavar=metavar or choices or "VALUE",
         type=parse_option(name, kind),
+        action=_Another if isinstance(kind, Repeated) else "store",
         default=default,
         help=f"{help} (default: {shown})" if shown else help,
     )
+
+
+class _Another(argparse.Action):
+    """One more value of an option that is given several times."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: object, option: object = None) -> None:
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest), values))
 
 
 def given_options(args: argparse.Namespace, sections: Sequence[Section] = PAINT) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(str(stopped))
         return stopped.exit_code
     except NstVideoError as error:
-        return _complain(words, str(error), error.exit_code)
+        return _complain(words, str(error), error.exit_code, error.detail)
     except MemoryError:  # outside the render, which says more about it
         return _complain(words, "not enough memory; choose a smaller --size", ResourceError.exit_code)
     except OSError as error:  # of the files beside the output; the library turns all others into its own errors
@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(words, f"{end.meaning}; {stopper.kept}", end.exit_code)
 
 
-def _complain(words: Sequence[str], message: str, code: int) -> int:
+def _complain(words: Sequence[str], message: str, code: int, detail: str = "") -> int:
     if "--debug" in words:
         traceback.print_exc()
-    say(f"error: {' '.join(message.split())}")
+    say("\n".join([f"error: {' '.join(message.split())}", *detail.splitlines()]))
     return code

@@ -1,13 +1,39 @@
 """Everything this package refuses to do, as exceptions.
 
-Each message is one line that says what was got, what is allowed and what to do.
+Each message is one line that says what was got, what is allowed and what to do. Where a place in a longer text is
+meant, `detail` shows it on further lines, which the command line prints as they are.
 """
+
+from unicodedata import east_asian_width
+
+_SHOWN = 72  # characters of a longer text
 
 
 class NstVideoError(Exception):
     """Base of all errors meant for the user; `exit_code` is what the command line ends with."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, detail: str = ""):
+        super().__init__(message)
+        self.detail = detail
+
+
+def pointed(text: str, column: int) -> str:
+    """Two lines for a `detail`: the part of `text` about `column` (from 0), and a caret below that character.
+
+    >>> print(pointed("0:1, 2x:3", 6))
+        0:1, 2x:3
+              ^
+    """
+    first = max(0, column - _SHOWN // 2)
+    part = text[first : first + _SHOWN]
+    before = "..." if first else ""
+    after = "..." if first + _SHOWN < len(text) else ""
+    shown = "".join(char if char.isprintable() else " " for char in part)  # a line break would move the caret
+    # East Asian characters take two places.
+    places = sum(2 if east_asian_width(char) in "WF" else 1 for char in before + shown[: column - first])
+    return f"    {before}{shown}{after}\n    {' ' * places}^"
 
 
 class UsageError(NstVideoError):

@@ -27,7 +27,7 @@ LIMITS = ("overwrite", "restart", "keep_job", "max_pixels", "max_duration")
 # These change no pixel.
 NEUTRAL = frozenset({"quality", "offline", *LIMITS})
 # These are files: what is in them counts, not where they are.
-FILES = frozenset({"weights", "guide"})
+FILES = frozenset({"weights", "guide", "music"})
 # These only say how the painted frames are written.
 ENCODING = ("codec", "crf", "preset", "lossless")
 # Distributions whose code paints, decodes or encodes; of several with one purpose that which is installed.
@@ -45,6 +45,8 @@ def fingerprint(input: str, styles: Sequence["Style"], settings: Settings) -> di
     for name, value in settings.values().items():
         if name in FILES:
             found |= {} if value is None else {flag_name(name): digest(value)}
+        elif name == "stem":
+            found |= {f"--stem {stem}": digest(file) for stem, file in settings.music.stems.items()}
         elif name not in NEUTRAL and name not in ENCODING:
             found[flag_name(name)] = plain(value)
     return found | packages()

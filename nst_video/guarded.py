@@ -1,10 +1,10 @@
 """Files that nobody has checked are looked at in a process of their own, with limits on memory and time.
 
 Decoders are large programs in C; a file made for it can make one crash, eat all memory or never come back. Here that
-costs a child process and gives one line. The child decodes every frame that the render will decode, from the same bytes
-with the same libraries and options, and every style picture; and it carries the sound and subtitles that the render
-will carry. Only the size that the scaler makes differs. So when the render does it again in the main process, nothing
-runs there that did not end well before.
+costs a child process and gives one line. Of a video the child decodes every frame that the render will decode, from the
+same bytes with the same libraries and options, and every style picture; and it carries the sound and subtitles that the
+render will carry. Only the size that the scaler makes differs. So when the render does it again in the main process,
+nothing runs there that did not end well before. Music is listened to in a child and nowhere else.
 What it cannot help against is a file that takes over the child: it is the same user's process, not a jail.
 
 Both sides speak JSON lines, never pickle: what comes back was made by a process that has parsed hostile data.
@@ -23,13 +23,17 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import IO, Any, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from nst_video.errors import InputError, NstVideoError, ResourceError, UsageError
 from nst_video.limits import MEMORY_EXIT, limit_this_process, memory_limit
 from nst_video.probe import VideoInfo
 from nst_video.soundtrack import survey_song
 from nst_video.survey import Request, Survey, check_guide, check_styles, probe_input, rehearse, survey, with_duration
+
+if TYPE_CHECKING:
+    from nst_video.music.sound import SoundRequest
+    from nst_video.music.track import Track
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -75,22 +79,17 @@ def start_python() -> Any:
         raise ResourceError(f"cannot start {sys.executable} to look at the files: {error.strerror}") from error
 
 
-class Look:
-    """A look at the files of `request` under way: `info` first, then `finish`."""
+class Talk:
+    """What is said to a child and what it answers; `wait_for` an answer."""
 
-    def __init__(self, request: Request, process: Process, answers: "_Answers"):
+    def __init__(self, process: Process, answers: "_Answers"):
         self.process, self.answers = process, answers
         # The file that is being read ("": none yet, the child is starting), and its size in pixels once that is known.
         self.path, self.pixels = "", 0
         self._messages = self._receive()
-        _send(process.stdin, request.to_json())
-        self.info = self._wait_for("info", VideoInfo.from_json)
 
-    def finish(self) -> Survey:
-        """Waits until the style pictures and the part to render are decoded. Raises what stood against them."""
-        return self._wait_for("survey", Survey.from_json)
-
-    def _wait_for(self, kind: str, read: Callable[[Any], Answer]) -> Answer:
+    def wait_for(self, kind: str, read: Callable[[Any], Answer]) -> Answer:
+        """The answer of this kind. Raises what stood against it."""
         try:
             for message in self._messages:
                 if kind in message:
@@ -158,6 +157,18 @@ class Look:
         return InputError(f"{self.path} {what}; it is damaged or made to do that: convert it with another program")
 
 
+class Look:
+    """A look at the files of a request under way: `info` first, then `finish`."""
+
+    def __init__(self, talk: Talk):
+        self._talk = talk
+        self.info = talk.wait_for("info", VideoInfo.from_json)
+
+    def finish(self) -> Survey:
+        """Waits until the style pictures and the part to render are decoded. Raises what stood against them."""
+        return self._talk.wait_for("survey", Survey.from_json)
+
+
 @contextmanager
 def look(request: Request, start: Callable[[], Process] = start_python) -> Iterator[Look]:
     """A look at the files of `request`, in a process made by `start` that ends with the `with` block.
@@ -165,10 +176,26 @@ def look(request: Request, start: Callable[[], Process] = start_python) -> Itera
     Raises InputError for whatever a file does to the process, and what probing, reading the style pictures and decoding
     raise.
     """
+    with _talking(request.to_json(), start) as talk:
+        yield Look(talk)
+
+
+def listen(request: "SoundRequest", start: Callable[[], Process] = start_python) -> "Track":
+    """What is heard in a file, worked out in a process made by `start`. Raises InputError as `look` does."""
+    from nst_video.music.track import Track
+
+    with _talking({"sound": request.to_json()}, start) as talk:
+        return talk.wait_for("track", Track.from_json)
+
+
+@contextmanager
+def _talking(request: dict[str, Any], start: Callable[[], Process]) -> Iterator[Talk]:
     process = start()
     answers = _Answers(process.stdout)
     try:
-        yield Look(request, process, answers)
+        talk = Talk(process, answers)
+        _send(process.stdin, request)
+        yield talk
     finally:
         process.kill()
         process.wait()
@@ -227,21 +254,41 @@ def child() -> None:
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answers one request, within its limits."""
-    request = Request.from_json(json.loads(requests.readline()))
+    data = json.loads(requests.readline())
+    path, max_pixels, work = _listening(data["sound"]) if "sound" in data else _looking(data)
     threading.Thread(target=_end_with_parent, args=(requests,), name="nst-video parent", daemon=True).start()
     teller = Teller(answers)
-    limit_this_process(memory_limit(request.options.max_pixels))
+    limit_this_process(memory_limit(max_pixels))
     logging.getLogger("nst_video").addHandler(teller)
     logging.getLogger("nst_video").setLevel(logging.INFO)
-    teller.tell(now=(request.input, 0))
+    teller.tell(now=(path, 0))
     try:
-        _look(request, teller)
+        work(teller)
     except NstVideoError as error:
         teller.tell(error=(type(error).__name__, str(error)))
     except MemoryError:
         teller.tell(memory=True)
     except Exception:  # a fault of this program's: told whole, where an empty answer would say nothing
         teller.tell(fault=traceback.format_exc())
+
+
+def _looking(data: dict[str, Any]) -> tuple[str, int, Callable[["Teller"], None]]:
+    """A request to look: the file it is about, the pixels that its limits are for, and the work."""
+    request = Request.from_json(data)
+    return request.input, request.options.max_pixels, lambda teller: _look(request, teller)
+
+
+def _listening(data: dict[str, Any]) -> tuple[str, int, Callable[["Teller"], None]]:
+    """The same of a request to listen."""
+    from nst_video.music.sound import SoundRequest
+    from nst_video.music.track import analyse
+
+    request = SoundRequest.from_json(data)
+
+    def work(teller: "Teller") -> None:
+        teller.tell(track=analyse(request, teller.sign_of_life).to_json())
+
+    return request.path, request.max_pixels, work
 
 
 def _look(request: Request, teller: "Teller") -> None:

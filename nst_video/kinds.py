@@ -6,6 +6,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+from nst_video.schedules import EXAMPLE, ScheduleError, is_schedule, parse_schedule
+
 
 @dataclass(frozen=True)
 class Number:
@@ -30,10 +32,59 @@ class Number:
             return False
         return self.low <= value <= self.high
 
+    def range(self) -> str:
+        """From where to where, in words."""
+        return f"{self.low:g} to {self.high:g}" if self.high < 1e9 else f"{self.low:g} or more"
+
     def allowed(self) -> str:
         """What is allowed, in words."""
-        span = f"{self.low:g} to {self.high:g}" if self.high < 1e9 else f"{self.low:g} or more"
-        return " or ".join([span, *self.words])
+        return " or ".join([self.range(), *self.words])
+
+
+@dataclass(frozen=True)
+class Curve(Number):
+    """A number, or the text of a schedule whose numbers are of this kind: an option that may change while it renders.
+
+    Text stays text, so that options can be compared, shown and kept; `curves.settle_curves` makes values of it.
+    """
+
+    def parse(self, text: str) -> int | float | str:
+        """Text as typed -> number or schedule; ValueError (ScheduleError for a schedule) where it is neither."""
+        if not is_schedule(text):
+            return super().parse(text)
+        self.check(text)
+        return text
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is a number in range, or a schedule of such numbers."""
+        if not isinstance(value, str):
+            return super().accepts(value)
+        if not is_schedule(value):
+            return False
+        try:
+            self.check(value)
+        except ScheduleError:
+            return False
+        return True
+
+    def check(self, text: str) -> None:
+        """ScheduleError where a schedule is wrong or one of its numbers out of range; what its expressions give is
+        known later.
+        """
+        for key in parse_schedule(text).keys:
+            if key.value is not None and not self.low <= key.value <= self.high:
+                raise ScheduleError(f"{key.value:g} is out of range, allowed {self.range()}", text, key.value_column)
+            if self.whole and key.value is not None and key.value != int(key.value):
+                raise ScheduleError("a whole number is needed here", text, key.value_column)
+
+    def clipped(self, value: float) -> float:
+        """The nearest value of this kind."""
+        inside = min(max(value, self.low), self.high)
+        return float(round(inside)) if self.whole else inside
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return f"{self.range()}, or a schedule such as {EXAMPLE}"
 
 
 @dataclass(frozen=True)
@@ -102,6 +153,25 @@ class Several:
 
 
 @dataclass(frozen=True)
+class Repeated:
+    """A tuple of texts, each from giving the option once more."""
+
+    kind: Text
+
+    def parse(self, text: str) -> str:
+        """One text, as typed."""
+        return self.kind.parse(text)
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is a tuple of such texts, or an empty one."""
+        return isinstance(value, tuple) and all(self.kind.accepts(item) for item in value)
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return f"{self.kind.allowed()}; can be given several times"
+
+
+@dataclass(frozen=True)
 class Time:
     """A moment in seconds (2.5, 2.5s, 1001/30000) or as a timecode (1:02.5, 0:01:02.5), held as an exact Fraction."""
 
@@ -161,4 +231,4 @@ class Flag:
         return "True or False"
 
 
-Kind = Number | Choice | Text | Several | Time | Rate | Flag
+Kind = Number | Choice | Text | Several | Repeated | Time | Rate | Flag

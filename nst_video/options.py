@@ -10,8 +10,9 @@ from fractions import Fraction
 from typing import Any
 
 from nst_video.errors import UsageError
-from nst_video.kinds import Choice, Flag, Kind, Number, Rate, Several, Text, Time
+from nst_video.kinds import Choice, Curve, Flag, Kind, Number, Rate, Repeated, Several, Text, Time
 from nst_video.layers import ENCODER_LAYERS
+from nst_video.schedules import ScheduleError, is_schedule
 
 
 def option(
@@ -42,17 +43,42 @@ def check(options: Any) -> None:
 
 
 def refusal(field_name: str, value: object, kind: Kind) -> UsageError:
-    """The error for a value that a field does not take, in one line."""
+    """The error for a value that a field does not take, in one line; and the place, in a schedule."""
+    if isinstance(kind, Curve) and is_schedule(value):
+        try:
+            kind.check(str(value))
+        except ScheduleError as error:
+            return error.as_usage(flag_name(field_name))
+    if isinstance(kind, Number) and not isinstance(kind, Curve) and is_schedule(value):
+        return UsageError(
+            f"{flag_name(field_name)} is the same for all frames and takes no schedule; allowed {kind.allowed()}"
+        )
     shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value).removesuffix(".0")
     number = isinstance(kind, Number) and isinstance(value, int | float) and not isinstance(value, bool)
     fault = "is out of range" if number else "is not allowed"
     return UsageError(f"{flag_name(field_name)} {shown} {fault}; allowed {kind.allowed()}")
 
 
+def chosen(*values: float | str | None) -> float:
+    """The first value that is not None, as what a frame gets: controls before options before a default.
+
+    >>> chosen(None, 0.5, 1.0)
+    0.5
+
+    UsageError for the text of a schedule, which only a plan turns into numbers (`curves.settle_curves`).
+    """
+    value = next(value for value in values if value is not None)
+    if isinstance(value, str):
+        raise UsageError(f"the schedule {value!r} has not been settled; give its value for each frame in Controls")
+    return value
+
+
 # ---------------------------------------------------------------------------------------------- the options
 
 _WEIGHT = Number(0, 1e12)
+_CURVED_WEIGHT = Curve(0, 1e12)
 _COUNT = Number(1, 100_000, whole=True)
+_CURVED_COUNT = Curve(1, 100_000, whole=True)
 _BY_QUALITY = "by --quality"
 _BY_LOSS = "by --loss"
 
@@ -87,8 +113,8 @@ class EffortOptions:
         metavar="N",
         unset=_BY_QUALITY,
     )
-    iterations: int | None = option(
-        None, _COUNT, "evaluations of the loss for each later frame", metavar="N", unset=_BY_QUALITY
+    iterations: int | str | None = option(
+        None, _CURVED_COUNT, "evaluations of the loss for each later frame", metavar="N", unset=_BY_QUALITY
     )
     init: str = option("content", Choice(("content", "noise", "style")), "what the first frame of a shot starts from")
     seed: int = option(0, Number(0, 2**63 - 1, whole=True), "seed of everything random", metavar="N")
@@ -107,7 +133,9 @@ class LookOptions:
         "size of the style picture beside the frame: larger means larger brush strokes",
         metavar="X",
     )
-    strength: float = option(1.0, Number(0, 10), "0 = the frame itself, 1 = the usual look, more = more", metavar="X")
+    strength: float | str = option(
+        1.0, Curve(0, 10), "0 = the frame itself, 1 = the usual look, more = more", metavar="X"
+    )
     keep_colors: bool = option(False, Flag(), "keep the colours of the video, take only the brush work")
     loss: str = option("relative", Choice(("relative", "paper")), "loss in relative units, or as published in 2016")
     content_layers: tuple[str, ...] = option(
@@ -122,14 +150,14 @@ class LookOptions:
     style_layer_weights: tuple[float, ...] | None = option(
         None, Several(_WEIGHT), "lambda_l: one weight for each style layer", metavar="WEIGHTS", unset="equal"
     )
-    content_weight: float | None = option(
-        None, _WEIGHT, "alpha: weight of the content loss", metavar="ALPHA", unset=_BY_LOSS
+    content_weight: float | str | None = option(
+        None, _CURVED_WEIGHT, "alpha: weight of the content loss", metavar="ALPHA", unset=_BY_LOSS
     )
-    style_weight: float | None = option(
-        None, _WEIGHT, "beta_s: weight of the style loss", metavar="BETA", unset=_BY_LOSS
+    style_weight: float | str | None = option(
+        None, _CURVED_WEIGHT, "beta_s: weight of the style loss", metavar="BETA", unset=_BY_LOSS
     )
-    tv_weight: float | None = option(
-        None, _WEIGHT, "lambda_tv: weight of the total variation", metavar="LAMBDA", unset=_BY_LOSS
+    tv_weight: float | str | None = option(
+        None, _CURVED_WEIGHT, "lambda_tv: weight of the total variation", metavar="LAMBDA", unset=_BY_LOSS
     )
     tv_exponent: float = option(1.0, Number(0.5, 2), "exponent beta of the total variation", metavar="BETA")
 
@@ -153,8 +181,8 @@ class LookOptions:
 class CoherenceOptions:
     """What holds the frames together in time."""
 
-    temporal_weight: float | None = option(
-        None, _WEIGHT, "gamma: weight of staying with what was painted before", metavar="GAMMA", unset=_BY_LOSS
+    temporal_weight: float | str | None = option(
+        None, _CURVED_WEIGHT, "gamma: weight of staying with what was painted before", metavar="GAMMA", unset=_BY_LOSS
     )
     references: tuple[int, ...] = option(
         (1, 2, 4),
@@ -253,7 +281,8 @@ _LAYER = Text("LAYER, LAYER=WEIGHT, LAYER:CHANNEL or LAYER:FIRST-LAST")
 class DreamOptions:
     """What is dreamed, and how it moves. Rates are per second, so that they mean the same at every frame rate.
 
-    Fields left at None are decided by the quality and the network (`resolve_dream`).
+    Fields left at None are decided by the quality and the network (`resolve_dream`). A schedule is text until a plan
+    has made numbers of it.
     """
 
     layers: tuple[str, ...] = option(
@@ -276,23 +305,23 @@ class DreamOptions:
     )
     iterations: float = option(
         None,
-        Number(0, 1000),
+        Curve(0, 1000),
         "steps for each octave of each later frame, longer where there is more to dream",
         metavar="N",
         unset=_BY_QUALITY,
     )
-    step: float = option(1.0, Number(0, 100), "length of a step, in levels of 255", metavar="X")
-    smoothing: float = option(0.25, Number(-1, 4), "less makes finer, more makes broader shapes", metavar="X")
+    step: float = option(1.0, Curve(0, 100), "length of a step, in levels of 255", metavar="X")
+    smoothing: float = option(0.25, Curve(-1, 4), "less makes finer, more makes broader shapes", metavar="X")
     jitter: int = option(
         32, Number(0, 512, whole=True), "pixels by which the picture is shifted about under the network", metavar="N"
     )
     memory: float = option(
-        0.9, Number(0, 1), "how much of the dream of the frame before is kept where it can be followed", metavar="X"
+        0.9, Curve(0, 1), "how much of the dream of the frame before is kept where it can be followed", metavar="X"
     )
-    zoom: float = option(1.0, Number(0.1, 10), "what the dream grows by in a second", metavar="X")
-    rotate: float = option(0.0, Number(-3600, 3600), "degrees that it turns by in a second", metavar="DEGREES")
-    shift_x: float = option(0.0, Number(-10, 10), "widths that it moves to the right in a second", metavar="X")
-    shift_y: float = option(0.0, Number(-10, 10), "heights that it moves down in a second", metavar="X")
+    zoom: float = option(1.0, Curve(0.1, 10), "what the dream grows by in a second", metavar="X")
+    rotate: float = option(0.0, Curve(-3600, 3600), "degrees that it turns by in a second", metavar="DEGREES")
+    shift_x: float = option(0.0, Curve(-10, 10), "widths that it moves to the right in a second", metavar="X")
+    shift_y: float = option(0.0, Curve(-10, 10), "heights that it moves down in a second", metavar="X")
     guide: str | None = option(
         None, Text("a picture or a video"), "dream of what is in this picture or video", metavar="FILE"
     )
@@ -307,6 +336,53 @@ class DreamOptions:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True)
+class MusicOptions:
+    """What is heard and what it drives. Files are only named here; `music.heard.hear` opens them."""
+
+    music: str | None = option(
+        None,
+        Text("a file with sound"),
+        "music that drives the dream and becomes its sound",
+        metavar="FILE",
+        unset="the sound of the input",
+    )
+    music_start: Fraction = option(Fraction(0), Time(), "begin at this time of the music", metavar="TIME")
+    music_end: str = option(
+        "stop",
+        Choice(("loop", "stop", "fade")),
+        "music shorter than the video: again from its beginning, silence after it, or fade away into silence",
+    )
+    stem: tuple[str, ...] = option(
+        (),
+        Repeated(Text("NAME=FILE")),
+        "a part of the music by itself, heard as NAME.onset and so on; it drives, but is not in the sound",
+        metavar="NAME=FILE",
+    )
+    drive: tuple[str, ...] = option(
+        (),
+        Repeated(Text("TARGET=FEATURE*GAIN+OFFSET,attack=S,release=S")),
+        "let what is heard add to an option, such as step=onset*0.5 or zoom=bass*0.3,release=0.5",
+        metavar="TARGET=FEATURE",
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "music_start", _exact("music_start", Time(), self.music_start))
+        check(self)
+        for text in self.stem:
+            name, equals, file = text.partition("=")
+            if not (name.isidentifier() and equals and file):
+                raise UsageError(f"--stem {text} is not allowed; allowed NAME=FILE such as drums=drums.wav")
+        names = [text.partition("=")[0] for text in self.stem]
+        if len(set(names)) < len(names):
+            raise UsageError(f"--stem {' '.join(names)} names one stem twice; allowed each name once")
+
+    @property
+    def stems(self) -> dict[str, str]:
+        """Name -> file."""
+        return {name: file for name, _, file in (text.partition("=") for text in self.stem)}
 
 
 def _exact(name: str, kind: Time | Rate, value: object) -> Fraction | None:

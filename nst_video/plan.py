@@ -5,32 +5,39 @@ All that a user can get wrong is found here, before torch is imported.
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nst_video.codecs import check_gif_speed, output_kind
+from nst_video.curves import Curves, needs_beats, settle_curves
 from nst_video.dreaming.specs import check_octaves, dreamed_layers, tile_for
 from nst_video.errors import InputError, UsageError
 from nst_video.guarded import look as look_at
 from nst_video.layers import DISTILLED, check_layers, smallest_side
 from nst_video.memory import available_memory
+from nst_video.music.drives import parse_drives
 from nst_video.options import (
     CoherenceOptions,
     DreamOptions,
     EffortOptions,
     LookOptions,
     MachineOptions,
+    MusicOptions,
     OutputOptions,
 )
 from nst_video.plain import plain, tuples
+from nst_video.schedules import Clock
 from nst_video.settings import GROUPS, Settings, groups_from_json
 from nst_video.soundtrack import Heard, Song
-from nst_video.survey import Request, open_input, probe_input, with_duration
+from nst_video.survey import Request, Survey, open_input, probe_input, with_duration
 from nst_video.video import VideoInfo, check_output, scaled_size
+
+if TYPE_CHECKING:
+    from nst_video.music.heard import Music
 
 __all__ = ["Plan", "Style", "StyleLike", "make_plan", "open_input", "probe_input", "settle"]
 
@@ -53,7 +60,8 @@ class Plan:
 
     size: (width, height) in pixels. pts: presentation timestamp of every frame to render, in `time_base` seconds.
     shots: (first, last + 1) frame numbers, without gaps. seeds: one for each shot. dream: None where frames are painted
-    in the styles, of which a dream has none. song: music in place of the input's own sound.
+    in the styles, of which a dream has none. song: music in place of the input's own sound. curves: for every option
+    that changes, its value for every frame; the option itself holds that of the first one.
     """
 
     input: str
@@ -70,7 +78,9 @@ class Plan:
     shots: tuple[tuple[int, int], ...]
     seeds: tuple[int, ...]
     dream: DreamOptions | None = None
+    music: MusicOptions = field(default_factory=MusicOptions)
     song: Song | None = None
+    curves: Curves = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
@@ -155,6 +165,7 @@ def settle(
     effort, options, machine = settings.effort, settings.options, settings.machine
     encoder = str(effort.encoder)
     layers = _check_dream(settings) if settings.dream else _check_look(settings)
+    parse_drives(settings.music.drive)
     shares = shares_of(styles, settings)
     if machine.weights is not None and not os.path.isfile(machine.weights):
         raise InputError(f"--weights {machine.weights} is not a file; it takes the weights of {encoder}")
@@ -165,23 +176,28 @@ def settle(
         settings.coherence.cut_threshold,
         os.fspath(output),
         guide=settings.dream.guide if settings.dream else None,
+        music=settings.music.music,
+        music_end=settings.music.music_end,
+        music_start=settings.music.music_start,
     )
     with look_at(request) as at:
+        info = at.info
         if settings.dream:
-            _check_length(at.info, output, request)
-        size = size or _size(at.info, effort, smallest_side(encoder, layers), enlarges)
+            _check_length(info, output, request)
+        size = size or _size(info, effort, smallest_side(encoder, layers), enlarges)
         if settings.dream:
             check_octaves(size[::-1], settings.dream.octaves, settings.dream.octave_scale, encoder, layers)
         found = at.finish()
     settings = replace(settings, options=with_duration(options, found.song, os.fspath(input)))
+    settings, curves = _settle_curves(_settle_weights(settings), info, found)
     machine = _settle_machine(machine)
     return Plan(
         input=os.fspath(input),
         output=os.fspath(output),
         styles=shares,
-        **vars(_settle_weights(settings))
+        **vars(settings)
         | {
-            "effort": replace(effort, size=max(size)),
+            "effort": replace(settings.effort, size=max(size)),
             "machine": machine,
             "dream": _settle_tile(settings.dream, size, machine.device),
         },
@@ -191,12 +207,52 @@ def settle(
         shots=found.shots,
         seeds=tuple(_seed(effort.seed, first) for first, _ in found.shots),
         song=found.song,
+        curves=curves,
     )
 
 
 def shares_of(styles: StyleLike | Sequence[StyleLike], settings: Settings) -> tuple[Style, ...]:
     """The shares of the style pictures of a render; a dream has none."""
     return style_shares(styles) if settings.dream is None else ()
+
+
+def frame_clock(info: VideoInfo, found: Survey, options: OutputOptions, beats: Sequence[float] = ()) -> Clock:
+    """When the frames are shown, in seconds from the first one that is rendered; of a still, from the clip's first."""
+    if options.still is None:
+        return Clock([float((pts - found.pts[0]) * found.time_base) for pts in found.pts], beats)
+    time = (found.pts[0] - info.start_pts) * found.time_base
+    return Clock([float(time)], beats, first=round(time * info.average_rate))
+
+
+def clock_zero(info: VideoInfo, found: Survey, options: OutputOptions) -> Fraction:
+    """What the file's own clock says where that of `frame_clock` is 0: schedules and sound begin there."""
+    return (info.start_pts if options.still is not None else found.pts[0]) * found.time_base
+
+
+def _settle_curves(settings: Settings, info: VideoInfo, found: Survey) -> tuple[Settings, Curves]:
+    """The settings with numbers for schedules, and the value of everything that changes for every frame."""
+    names = ("effort", "look", "coherence") if settings.dream is None else ("dream",)
+    groups = {name: getattr(settings, name) for name in names}
+    drives, flag, heard = parse_drives(settings.music.drive), needs_beats(groups), None
+    if drives or flag:
+        heard = hear_music(settings, info, found)
+    if flag and heard is not None and not heard.beats:
+        source = settings.music.music or info.path
+        raise InputError(f"{flag} speaks of beats, but no beat is found in {source}; use seconds (2s)")
+    clock = frame_clock(info, found, settings.options, heard.beats if heard and flag else ())
+    layers = len(settings.dream.layers) if settings.dream else 1
+    groups, curves = settle_curves(groups, clock, heard, drives, layers=layers)
+    return replace(settings, **groups), curves
+
+
+def hear_music(settings: Settings, info: VideoInfo, found: Survey) -> "Music | None":
+    """The music of a render along its frames, or the input's own sound; None where there is neither."""
+    from nst_video.music.heard import hear
+
+    options, pts = settings.options, found.pts
+    last = info.last_duration(pts[-1], pts[-2] if len(pts) > 1 else None, open_end=options.end is None)
+    seconds = (pts[-1] + last - pts[0]) * found.time_base
+    return hear(settings.music, own=info, zero=clock_zero(info, found, options), seconds=seconds)
 
 
 def style_shares(styles: StyleLike | Sequence[StyleLike]) -> tuple[Style, ...]:

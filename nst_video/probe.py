@@ -151,15 +151,25 @@ def probe(
 
 @contextmanager
 def open_input(path: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[InputContainer]:
-    """The file opened for demuxing: plain files of the allowed formats only, so a playlist cannot make it open other
-    files or addresses; and no decoder of it makes frames of more than twice `max_pixels`.
-    """
-    if not os.path.exists(path):
-        raise InputError(f"{path} does not exist")
+    """A video opened for demuxing; see `open_media`."""
     if os.path.isdir(path):
         raise InputError(
             f"{path} is a folder without pictures; give a video ({READABLE}), a picture or a folder of pictures"
         )
+    with open_media(path, max_pixels, formats=VIDEO_FORMATS, what="a video", readable=READABLE) as container:
+        yield container
+
+
+@contextmanager
+def open_media(path: str, max_pixels: int, *, formats: str, what: str, readable: str) -> Iterator[InputContainer]:
+    """The file opened for demuxing: plain files of the allowed formats only, so a playlist cannot make it open other
+    files or addresses; and no decoder of it makes frames of more than twice `max_pixels`. `formats` are FFmpeg's names;
+    `what` such a file is and what is `readable` say the same to people.
+    """
+    if not os.path.exists(path):
+        raise InputError(f"{path} does not exist")
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder; give {what} ({readable})")
     if not os.path.isfile(path):
         raise InputError(f"{path} is not a file; pipes and devices cannot be read twice, so save it as a file first")
     # FFmpeg's own check, as opening decodes before the size can be asked for; it counts whole blocks, so it is coarse.
@@ -168,16 +178,14 @@ def open_input(path: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[Inpu
         container = av.open(
             "file:" + os.path.abspath(path),
             mode="r",
-            container_options={"protocol_whitelist": "file", "format_whitelist": VIDEO_FORMATS},
+            container_options={"protocol_whitelist": "file", "format_whitelist": formats},
             options=limit,
             **READING_NOTES,
         )
     except PermissionError as error:
         raise InputError(f"{path} cannot be read: permission denied") from error
     except (av.error.FFmpegError, UnicodeError) as error:
-        raise InputError(
-            f"{path} is not a video that can be read ({READABLE}), or is damaged from its start"
-        ) from error
+        raise InputError(f"{path} is not {what} that can be read ({readable}), or is damaged from its start") from error
     with container:
         for stream in container.streams.video:
             if stream.codec_context is not None:

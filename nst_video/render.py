@@ -17,7 +17,7 @@ import numpy as np
 
 from nst_video.ahead import Ahead
 from nst_video.codecs import output_kind
-from nst_video.controls import Controls
+from nst_video.curves import controls_at
 from nst_video.errors import InputError, ResourceError, Stopped
 from nst_video.job import Job, remove_folder
 from nst_video.jobwriter import is_published
@@ -33,6 +33,7 @@ from nst_video.survey import open_input, probe_input
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nst_video.controls import Controls
     from nst_video.motion import Motion, MotionWindow, StillWindow
     from nst_video.stylizer import State, StepReport
 
@@ -330,7 +331,7 @@ def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving], start
         now = float(frame.pts * plan.time_base)
         if frame.first:
             state, painted = stylizer.initial_state(plan.seeds[frame.shot]), None
-        controls = Controls(time=now, dt=now - clock if frame.number else 0.0)
+        controls = controls_at(plan.curves, frame.number, time=now, dt=now - clock if frame.number else 0.0)
         motion = frame.motion.to(device)
         previous = painted
         painted, state = stylizer.step(to_image(frame.rgb[None], device), motion, state, controls)

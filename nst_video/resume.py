@@ -145,12 +145,18 @@ def _found(
 
 def _with(plan: Plan, input: str, output: str, styles: tuple[Any, ...], settings: Settings) -> Plan:
     """The plan as it was made, with the files where they are now and what changes no painted pixel."""
+    music, dream = settings.music, plan.dream
+    if dream is not None and settings.dream is not None:
+        dream = replace(dream, guide=settings.dream.guide)
     return replace(
         plan,
         input=input,
         output=output,
         styles=styles,
         options=with_encoding(plan.options, settings.options),
+        dream=dream,
+        music=music,
+        song=plan.song and replace(plan.song, path=str(music.music)),
         machine=replace(plan.machine, offline=settings.machine.offline, weights=settings.machine.weights),
     )
 

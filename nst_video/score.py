@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.nn import functional
 
 from nst_video import motion
 from nst_video.colors import to_image, to_rgb
-from nst_video.controls import Controls
+from nst_video.curves import controls_at
 from nst_video.encoders import Encoder, load_encoder
 from nst_video.errors import InputError, UsageError
 from nst_video.guarded import look as look_at
@@ -260,7 +261,7 @@ def score_video(
     judge = _judge(plan, encoder)
     pairs = sample_pairs(plan.shots, reference)
     if pairs and paint is None:
-        paint = independent_painter(make_stylizer(plan), plan.machine.device)
+        paint = independent_painter(make_stylizer(plan), plan.machine.device, plan.curves)
     samples = _samples(plan, {t - back for t in pairs for back in (0, 1)}, paint)
     rows = []
     for row in score_rows(samples, judge, true_flow=true_flow, network_every=network_every):
@@ -315,12 +316,18 @@ def sample_pairs(shots: Sequence[tuple[int, int]], count: int) -> tuple[int, ...
     return tuple(later[(2 * index + 1) * len(later) // (2 * count)] for index in range(count))
 
 
-def independent_painter(stylizer: FrameStylizer, device: str = "cpu") -> Paint:
-    """A function that stylises a frame as the first of a shot: nothing is known of the frames before it."""
+def independent_painter(
+    stylizer: FrameStylizer, device: str = "cpu", curves: Mapping[str, Sequence[float]] = MappingProxyType({})
+) -> Paint:
+    """A function that stylises a frame as the first of a shot: nothing is known of the frames before it. `curves`: the
+    plan's.
+    """
 
     def paint(frame: int, rgb: np.ndarray) -> np.ndarray:
         nothing = motion.Motion.none(1, *rgb.shape[:2]).to(device)
-        image, _ = stylizer.step(to_image(rgb[None], device), nothing, stylizer.initial_state(), Controls())
+        image, _ = stylizer.step(
+            to_image(rgb[None], device), nothing, stylizer.initial_state(), controls_at(curves, frame)
+        )
         return to_rgb(image)[0]
 
     return paint

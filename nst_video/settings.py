@@ -15,6 +15,7 @@ from nst_video.options import (
     EffortOptions,
     LookOptions,
     MachineOptions,
+    MusicOptions,
     OutputOptions,
     resolve_dream,
     resolve_effort,
@@ -31,6 +32,7 @@ class Settings:
     coherence: CoherenceOptions = field(default_factory=CoherenceOptions)
     options: OutputOptions = field(default_factory=OutputOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
+    music: MusicOptions = field(default_factory=MusicOptions)
     dream: DreamOptions | None = None
 
     @property
@@ -64,6 +66,7 @@ GROUPS: Mapping[str, Any] = MappingProxyType(
         "coherence": CoherenceOptions,
         "options": OutputOptions,
         "machine": MachineOptions,
+        "music": MusicOptions,
         "dream": DreamOptions,
     }
 )
@@ -92,11 +95,13 @@ PAINT = (
     Section("quality", "effort"),
     Section("look", "look"),
     Section("coherence", "coherence"),
+    Section("music", "music"),
     *_OUTPUT_AND_MACHINE,
 )
 DREAM = (
     Section("quality", "effort", ("quality", "size", "encoder", "seed")),
     Section("dream", "dream"),
+    Section("music", "music"),
     # A dream is only compared with the frame before.
     Section("coherence", "coherence", ("flow", "cut_threshold"), {"references": (1,)}),
     *_OUTPUT_AND_MACHINE,

@@ -3,9 +3,7 @@ else encoded sample for sample, as often as it has to be heard.
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -16,15 +14,13 @@ from av.codec import Codec
 from av.container import InputContainer, OutputContainer
 
 from nst_video.errors import InputError
-from nst_video.probe import READING_NOTES, VIDEO_FORMATS, VideoInfo, unit
+from nst_video.music.sound import open_sound, sound_stream
+from nst_video.probe import VideoInfo, unit
 from nst_video.streams import BIT_RATE_OF_A_CHANNEL, LAYOUTS, Companions
 from nst_video.treatments import HOLDS, codec_of, describe, is_known
 
 log = logging.getLogger(__name__)
 
-SOUND_FORMATS = f"{VIDEO_FORMATS},mp3,flac,wav,w64,ogg,aac,aiff,caf"
-READABLE = "flac, wav, mp3, m4a, ogg, opus, aiff, or a video with sound"
-ENDINGS = ("loop", "stop", "fade")
 SPARE = 0.01  # share of the packets that may be damaged, as notes at the end of an mp3 seem to be
 FADE = Fraction(3)  # seconds, at most, in which music that fades goes silent
 # Codecs that lose nothing: encoding them anew gives the same samples, so they can end at any of them.
@@ -95,31 +91,6 @@ def make_companions(
     return companions
 
 
-@contextmanager
-def open_sound(path: str) -> Iterator[InputContainer]:
-    """A file opened for its sound: plain files of the allowed formats only; InputError where it has none."""
-    if not os.path.isfile(path):
-        raise InputError(f"{path} {'is not a file' if os.path.exists(path) else 'does not exist'}; give {READABLE}")
-    try:
-        container = av.open(
-            "file:" + os.path.abspath(path),
-            mode="r",
-            container_options={"protocol_whitelist": "file", "format_whitelist": SOUND_FORMATS},
-            **READING_NOTES,
-        )
-    except PermissionError as error:
-        raise InputError(f"{path} cannot be read: permission denied") from error
-    except (av.error.FFmpegError, UnicodeError) as error:
-        raise InputError(f"{path} is not sound that can be read ({READABLE}), or is damaged from its start") from error
-    with container:
-        if not container.streams.audio:
-            kinds = sorted({str(stream.type) for stream in container.streams})
-            raise InputError(f"{path} has no sound (it holds {', '.join(kinds) or 'nothing'})")
-        if not is_known(container.streams.audio[0].codec_context):
-            raise InputError(f"{path} is not sound that can be read ({READABLE}), or is damaged from its start")
-        yield container
-
-
 def survey_song(
     path: str,
     ending: str,
@@ -133,7 +104,9 @@ def survey_song(
     """
     samples, rate, packet_length, end, packets, damaged = 0, 0, Fraction(0), None, 0, 0
     with open_sound(path) as container:
-        stream: Any = container.streams.audio[0]
+        stream: Any = sound_stream(container, path)
+        if not is_known(stream.codec_context):
+            raise InputError(f"{path} is damaged: the rate, channels or samples of its sound cannot be told")
         try:
             for packet in container.demux(stream):
                 on_step()
@@ -175,7 +148,7 @@ class Soundtrack:
     def __init__(self, heard: Heard, output: OutputContainer, suffix: str, source: InputContainer) -> None:
         """source: the song, opened with `open_sound`, for as long as this lives."""
         self.heard, self.source = heard, source
-        template: Any = source.streams.audio[0]
+        template: Any = sound_stream(source, heard.song.path)
         holds, name, path = HOLDS[suffix], codec_of(template), heard.song.path
         held = holds.sound is None or name in holds.sound
         lossless = name in LOSSLESS or name.startswith("pcm_")
@@ -213,7 +186,7 @@ class Soundtrack:
 
     def _copied(self, start: Fraction) -> Iterator[av.Packet]:
         """The packets that end nearest to the end of the video; what is heard first is heard at `start`."""
-        source: Any = self.source.streams.audio[0]
+        source: Any = sound_stream(self.source, self.heard.song.path)
         base = unit(source)
         shift = round(start / base) - (source.start_time or 0)
         end = start + self.heard.seconds
@@ -277,7 +250,7 @@ class Soundtrack:
         resampler = av.AudioResampler(format=target, layout=self.layout, rate=self.rate)
         with open_sound(self.heard.song.path) as container:
             skip = round(self.heard.song.begin * self.rate)
-            for frame in _frames(container):
+            for frame in _frames(container, self.heard.song.path):
                 frame.pts = None  # gaps in its clock are no silence: what was counted is what is heard
                 for ready in resampler.resample(frame):
                     samples = ready.to_ndarray()
@@ -288,9 +261,9 @@ class Soundtrack:
                 yield ready.to_ndarray()[:, skip:]
 
 
-def _frames(container: InputContainer) -> Iterator[Any]:
+def _frames(container: InputContainer, path: str) -> Iterator[Any]:
     """All that can be decoded: the survey has found that little cannot."""
-    for packet in container.demux(audio=0):
+    for packet in container.demux(sound_stream(container, path)):
         try:
             yield from packet.decode()
         except av.error.InvalidDataError:

@@ -22,7 +22,7 @@ from nst_video.fill import paint_revealed
 from nst_video.motion import Motion, warp
 from nst_video.objective import FrameObjective, Past, Weights, style_statistics
 from nst_video.optimizers import Curvature, Minimum, minimise
-from nst_video.options import CoherenceOptions, EffortOptions, LookOptions
+from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, chosen
 from nst_video.teacher import Statistics, Teacher
 
 _COARSEST = 128  # long side in pixels of the first scale: there a receptive field spans long strokes
@@ -105,8 +105,7 @@ class Stylizer:
 
         NstVideoError when the loss is not finite even after a more careful attempt.
         """
-        strength = self.look.strength if controls.strength is None else controls.strength
-        if strength == 0:
+        if chosen(controls.strength, self.look.strength) == 0:
             return image, self._remember(state, image, image, None, StepReport(0, 0, {}, ()))
         if motion.references == 0 or state.outputs is None:
             found, correction = self._first(image, state, controls)
@@ -149,7 +148,8 @@ class Stylizer:
         correction = state.correction
         objective = self._objective(image, controls, correction, past)
         curvature = None if state.curvature is None else _moved(state.curvature, motion.flows[:, 0], image.shape)
-        found = self._minimise(objective, start, image, self.effort.iterations or 0, curvature)
+        evaluations = round(chosen(controls.iterations, self.effort.iterations))
+        found = self._minimise(objective, start, image, evaluations, curvature)
         looks = state.frame % _LOOK_FRAMES == 0 or not correction
         return [found], self._corrected(found.image, controls, correction) if looks else correction
 
@@ -194,13 +194,13 @@ class Stylizer:
         it. Below 1 style and smoothing shrink, above 1 content does, so that the past holds as well as ever.
         """
         default, look = losses.NORMALISERS[self.look.loss], self.look
-        power = _chosen(controls.strength, look.strength) ** 4
+        power = chosen(controls.strength, look.strength) ** 4
         more, less = max(power, 1.0), min(power, 1.0)
         return Weights(
-            content=_chosen(controls.content_weight, look.content_weight, default.content_weight) / more,
-            style=less * _chosen(controls.style_weight, look.style_weight, default.style_weight),
-            tv=less * _chosen(controls.tv_weight, look.tv_weight, default.tv_weight),
-            temporal=_chosen(controls.temporal_weight, self.coherence.temporal_weight, default.temporal_weight),
+            content=chosen(controls.content_weight, look.content_weight, default.content_weight) / more,
+            style=less * chosen(controls.style_weight, look.style_weight, default.style_weight),
+            tv=less * chosen(controls.tv_weight, look.tv_weight, default.tv_weight),
+            temporal=chosen(controls.temporal_weight, self.coherence.temporal_weight, default.temporal_weight),
         )
 
     def _targets(self, image: Tensor, controls: Controls, correction: Statistics) -> Statistics:
@@ -276,10 +276,6 @@ def _from_style(content: Tensor, styles: Sequence[Tensor], generator: torch.Gene
 
 
 STARTS = {"content": _from_content, "noise": _from_noise, "style": _from_style}
-
-
-def _chosen(*values: float | None) -> float:
-    return next(value for value in values if value is not None)
 
 
 def _terms(found: Minimum) -> str:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from nst_video.dreaming.transforms import Map, Rates, look_through, lookup
 from nst_video.encoders import Encoder, load_encoder
 from nst_video.errors import NstVideoError, UsageError
 from nst_video.motion import Motion, inside, warp
-from nst_video.options import DreamOptions, resolve_dream
+from nst_video.options import DreamOptions, chosen, resolve_dream
 from nst_video.stylizer import State, StepReport
 
 Guide = Tensor | Callable[[float], Tensor]
@@ -133,12 +134,12 @@ class Dreamer:
 
 def settings(options: DreamOptions, controls: Controls) -> DreamOptions:
     """The options with what the controls say in their places; UsageError where that is out of range."""
-    given = {name: getattr(controls, name) for name in _CONTROLLED}
+    given: dict[str, Any] = {name: chosen(getattr(controls, name), getattr(options, name)) for name in _CONTROLLED}
     if controls.strength is not None and not 0 <= controls.strength < math.inf:
         raise UsageError(f"strength {controls.strength} of a frame is out of range; allowed 0 or more")
     if controls.layer_mix is not None:
         check_mix(controls.layer_mix, options.layers)
-    return replace(options, **{name: value for name, value in given.items() if value is not None})
+    return replace(options, **given)
 
 
 def _carried(state: State, motion: Motion, moved: Map, base: Tensor) -> tuple[Tensor | None, Tensor | None]:
