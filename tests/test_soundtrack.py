@@ -122,7 +122,11 @@ def test_the_length_of_music_is_exact(tmp_path):
     ("name", "content", "message"),
     [
         ("none.flac", None, "does not exist"),
-        ("text.flac", b"no music at all " * 99, "text.flac is damaged: the rate, channels or samples .* cannot be told"),
+        (
+            "text.flac",
+            b"no music at all " * 99,
+            "text.flac is damaged: the rate, channels or samples .* cannot be told",
+        ),
         ("empty.mp3", b"", "is not .* that can be read"),
     ],
 )
