@@ -4,7 +4,7 @@ All that a user can get wrong is found here, before torch is imported.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -13,21 +13,22 @@ from typing import Any
 import numpy as np
 
 from nst_video.codecs import check_gif_speed
-from nst_video.curves import Curves, needs_beats, settle_curves
+from nst_video.curves import Curves
 from nst_video.errors import InputError, UsageError
 from nst_video.guarded import look as look_at
 from nst_video.layers import DISTILLED, check_layers, smallest_side
+from nst_video.music.conduct import Conducted, conduct
 from nst_video.options import (
     OPTION_GROUPS,
     CoherenceOptions,
     EffortOptions,
     LookOptions,
     MachineOptions,
+    MusicOptions,
     OutputOptions,
     resolve_effort,
 )
 from nst_video.plain import plain, tuples
-from nst_video.schedules import Clock
 from nst_video.survey import Request, Survey, open_input, probe_input
 from nst_video.video import VideoInfo, check_output, scaled_size
 
@@ -157,7 +158,7 @@ def settle(
         info = at.info
         size = size or _size(info, effort, smallest_side(encoder, layers))
         found = at.finish()
-    settled, curves = _settle_changing(
+    changing = settle_changing(
         {
             "effort": replace(resolve_effort(effort), size=max(size)),
             "look": _fill_weights(replace(look, style_layer_weights=_layer_weights(look)), look.loss),
@@ -171,7 +172,7 @@ def settle(
         input=os.fspath(input),
         output=os.fspath(output),
         styles=shares,
-        **settled,
+        **changing.groups,
         options=options,
         machine=_settle_machine(machine),
         size=size,
@@ -179,34 +180,35 @@ def settle(
         pts=found.pts,
         shots=found.shots,
         seeds=tuple(_seed(effort.seed, first) for first, _ in found.shots),
-        curves=curves,
+        curves=changing.curves,
     )
 
 
-def frame_clock(info: VideoInfo, found: Survey, options: OutputOptions, beats: Sequence[float] = ()) -> Clock:
-    """When the frames are shown, in seconds from the first one that is rendered; of a still, from the clip's first."""
-    if options.still is None:
-        return Clock([float((pts - found.pts[0]) * found.time_base) for pts in found.pts], beats)
-    time = (found.pts[0] - info.start_pts) * found.time_base
-    return Clock([float(time)], beats, first=round(time * info.average_rate))
-
-
-def clock_zero(info: VideoInfo, found: Survey, options: OutputOptions) -> Fraction:
-    """What the file's own clock says where that of `frame_clock` is 0: schedules and sound begin there."""
-    return (info.start_pts if options.still is not None else found.pts[0]) * found.time_base
-
-
-def _settle_changing(
-    groups: dict[str, Any], info: VideoInfo, found: Survey, options: OutputOptions
-) -> tuple[dict[str, Any], Curves]:
-    """The groups with numbers for schedules, and the schedules' values; beats are those of the clip's own sound."""
-    beats: Sequence[float] = ()
-    flag = needs_beats(groups)
-    if flag is not None:
-        from nst_video.music.heard import own_beats
-
-        beats = own_beats(info, zero=clock_zero(info, found, options), flag=flag)
-    return settle_curves(groups, frame_clock(info, found, options, beats))
+def settle_changing(
+    groups: Mapping[str, Any],
+    info: VideoInfo,
+    found: Survey,
+    options: OutputOptions,
+    *,
+    music: MusicOptions = MusicOptions(),
+    layers: int = 1,
+) -> Conducted:
+    """The groups with numbers for schedules, and what changes; see `conduct`. Schedules and music begin with the first
+    frame that is rendered, those of a still with the first of the clip.
+    """
+    start = found.pts[0] if options.still is None else info.start_pts
+    times = [(pts - start) * found.time_base for pts in found.pts]
+    last = times[-1] - times[-2] if len(times) > 1 else 1 / info.average_rate
+    return conduct(
+        groups,
+        music,
+        times,
+        end=times[-1] + last,
+        own=info,
+        zero=start * found.time_base,
+        first=round(times[0] * info.average_rate),
+        layers=layers,
+    )
 
 
 def style_shares(styles: StyleLike | Sequence[StyleLike]) -> tuple[Style, ...]:
