@@ -8,17 +8,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from nst_video.codecs import check_gif_speed, output_kind
-from nst_video.curves import Curves, needs_beats, settle_curves
+from nst_video.curves import Curves
 from nst_video.dreaming.specs import check_octaves, dreamed_layers, tile_for
 from nst_video.errors import InputError, UsageError
 from nst_video.guarded import look as look_at
 from nst_video.layers import DISTILLED, check_layers, smallest_side
 from nst_video.memory import available_memory
+from nst_video.music.conduct import conduct
 from nst_video.music.drives import parse_drives
 from nst_video.options import (
     CoherenceOptions,
@@ -30,14 +31,11 @@ from nst_video.options import (
     OutputOptions,
 )
 from nst_video.plain import plain, tuples
-from nst_video.schedules import Clock
 from nst_video.settings import GROUPS, Settings, groups_from_json
 from nst_video.soundtrack import Heard, Song
 from nst_video.survey import Request, Survey, open_input, probe_input, with_duration
+from nst_video.timeline import Timeline
 from nst_video.video import VideoInfo, check_output, scaled_size
-
-if TYPE_CHECKING:
-    from nst_video.music.heard import Music
 
 __all__ = ["Plan", "Style", "StyleLike", "make_plan", "open_input", "probe_input", "settle"]
 
@@ -189,7 +187,7 @@ def settle(
             check_octaves(size[::-1], settings.dream.octaves, settings.dream.octave_scale, encoder, layers)
         found = at.finish()
     settings = replace(settings, options=with_duration(options, found.song, os.fspath(input)))
-    settings, curves = _settle_curves(_settle_weights(settings), info, found)
+    settings, curves = _settle_changing(_settle_weights(settings), info, found)
     machine = _settle_machine(machine)
     return Plan(
         input=os.fspath(input),
@@ -216,43 +214,21 @@ def shares_of(styles: StyleLike | Sequence[StyleLike], settings: Settings) -> tu
     return style_shares(styles) if settings.dream is None else ()
 
 
-def frame_clock(info: VideoInfo, found: Survey, options: OutputOptions, beats: Sequence[float] = ()) -> Clock:
-    """When the frames are shown, in seconds from the first one that is rendered; of a still, from the clip's first."""
-    if options.still is None:
-        return Clock([float((pts - found.pts[0]) * found.time_base) for pts in found.pts], beats)
-    time = (found.pts[0] - info.start_pts) * found.time_base
-    return Clock([float(time)], beats, first=round(time * info.average_rate))
-
-
-def clock_zero(info: VideoInfo, found: Survey, options: OutputOptions) -> Fraction:
-    """What the file's own clock says where that of `frame_clock` is 0: schedules and sound begin there."""
-    return (info.start_pts if options.still is not None else found.pts[0]) * found.time_base
-
-
-def _settle_curves(settings: Settings, info: VideoInfo, found: Survey) -> tuple[Settings, Curves]:
+def _settle_changing(settings: Settings, info: VideoInfo, found: Survey) -> tuple[Settings, Curves]:
     """The settings with numbers for schedules, and the value of everything that changes for every frame."""
     names = ("effort", "look", "coherence") if settings.dream is None else ("dream",)
-    groups = {name: getattr(settings, name) for name in names}
-    drives, flag, heard = parse_drives(settings.music.drive), needs_beats(groups), None
-    if drives or flag:
-        heard = hear_music(settings, info, found)
-    if flag and heard is not None and not heard.beats:
-        source = settings.music.music or info.path
-        raise InputError(f"{flag} speaks of beats, but no beat is found in {source}; use seconds (2s)")
-    clock = frame_clock(info, found, settings.options, heard.beats if heard and flag else ())
-    layers = len(settings.dream.layers) if settings.dream else 1
-    groups, curves = settle_curves(groups, clock, heard, drives, layers=layers)
-    return replace(settings, **groups), curves
-
-
-def hear_music(settings: Settings, info: VideoInfo, found: Survey) -> "Music | None":
-    """The music of a render along its frames, or the input's own sound; None where there is neither."""
-    from nst_video.music.heard import hear
-
-    options, pts = settings.options, found.pts
-    last = info.last_duration(pts[-1], pts[-2] if len(pts) > 1 else None, open_end=options.end is None)
-    seconds = (pts[-1] + last - pts[0]) * found.time_base
-    return hear(settings.music, own=info, zero=clock_zero(info, found, options), seconds=seconds)
+    line = Timeline.of(info, found.pts, found.time_base, settings.options)
+    changing = conduct(
+        {name: getattr(settings, name) for name in names},
+        settings.music,
+        line.times,
+        end=line.end,
+        own=info,
+        zero=line.zero,
+        first=line.first,
+        layers=len(settings.dream.layers) if settings.dream else 1,
+    )
+    return replace(settings, **changing.groups), changing.curves
 
 
 def style_shares(styles: StyleLike | Sequence[StyleLike]) -> tuple[Style, ...]:

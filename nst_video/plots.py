@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from nst_video.music.heard import Music
+    from nst_video.schedules import Clock
+
 INSTALL = "pip install matplotlib"
+_COLUMNS = 2400  # of a waveform
 MOST_NAMED = 10  # more curves than this are told apart by a colour scale, not by a legend
 
 Row = Mapping[str, float | None]
@@ -32,6 +36,7 @@ SCORE_PANELS = {
     "change from input": _CHANGE,
 }
 LOG_PANELS = ("E_warp",)
+BEAT_COLOR = "0.8"
 REFERENCE_COLOR = "0.35"  # grey
 
 
@@ -52,6 +57,55 @@ def plot_trace(curves: Mapping[str, Sequence[float]], path: str | Path, *, title
     written, UsageError when there is no curve.
     """
     _save(trace_figure(curves, title), path)
+
+
+def plot_music(music: "Music | None", curves: Mapping[str, Sequence[float]], clock: "Clock", path: str | Path) -> None:
+    """Draw what will change over the time of a video into a PNG: the waveform with the beats, and a panel below it for
+    every option that is a schedule or is driven; the weights of layers share one.
+
+    `music`, `curves` and `clock` are those of `music.conduct.Conducted`. ResourceError when matplotlib is missing or
+    the file cannot be written, UsageError when there is nothing to draw.
+    """
+    _save(music_figure(music, curves, clock), path)
+
+
+def music_figure(music: "Music | None", curves: Mapping[str, Sequence[float]], clock: "Clock") -> "Figure":
+    """The figure that `plot_music` writes."""
+    panels: dict[str, dict[str, Sequence[float]]] = {}
+    for name, values in curves.items():
+        option, _, part = name.partition(".")
+        panels.setdefault(option, {})[f"layer {int(part) + 1}" if part else ""] = values
+    if not panels and music is None:
+        raise UsageError("there is nothing to plot: no music, no drive and no schedule")
+    figure, axes = _figure(len(panels) + (music is not None), 1, size=(12.0, 1.8))
+    edges = clock.edges()
+    for axis in axes:
+        axis.vlines([beat for beat in clock.beats if edges[0] <= beat <= edges[-1]], 0, 1, BEAT_COLOR, linewidth=0.8,
+                    transform=axis.get_xaxis_transform())  # fmt: skip
+        axis.set_xlim(edges[0], edges[-1])
+    if music is not None:
+        _draw_wave(axes[0], music)
+    for axis, (option, parts) in zip(axes[music is not None :], panels.items(), strict=True):
+        for label, values in parts.items():
+            axis.stairs(values, edges, baseline=None, label=label or None, linewidth=1.0)
+        axis.set_title(option)
+        axis.grid(alpha=0.3)
+        if len(parts) > 1:
+            axis.legend(fontsize="small", loc="upper right")
+    axes[-1].set_xlabel("seconds")
+    return figure
+
+
+def _draw_wave(panel: "Axes", music: "Music") -> None:
+    """The outline of the sound, in as many columns as can be told apart."""
+    wave = music.wave()
+    each = -(-len(wave) // _COLUMNS)
+    padded = [*wave.tolist(), *[0.0] * (-len(wave) % each)]
+    peaks = [max(padded[first : first + each]) for first in range(0, len(padded), each)]
+    times = [(column + 0.5) * each * music.seconds / len(wave) for column in range(len(peaks))]
+    panel.fill_between(times, [-peak for peak in peaks], peaks, color="tab:gray", linewidth=0)
+    panel.set_ylim(-1, 1)
+    panel.set_title("music and beats" if music.beats else "music (no beats found)")
 
 
 def score_figure(rows: Sequence[Row]) -> "Figure":
@@ -86,14 +140,14 @@ def trace_figure(curves: Mapping[str, Sequence[float]], title: str) -> "Figure":
     return figure
 
 
-def _figure(rows: int, columns: int) -> tuple["Figure", list["Axes"]]:
-    """A figure drawn without a display, and its axes row by row."""
+def _figure(rows: int, columns: int, size: tuple[float, float] = (6.0, 3.6)) -> tuple["Figure", list["Axes"]]:
+    """A figure drawn without a display, and its axes row by row; `size` of each in inches."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ResourceError(f"a plot needs matplotlib, which is not installed: {INSTALL}") from error
-    figure = Figure(figsize=(6.0 * columns, 3.6 * rows), dpi=100, layout="constrained")
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 

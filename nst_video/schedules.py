@@ -67,8 +67,8 @@ class Clock:
     """When the frames of a render are shown, and where its beats are.
 
     times: seconds from the first frame, rising; first: the number of times[0] (not 0 for a still from the middle).
-    beats: seconds of the beats on the same clock, rising; empty where nothing with beats is there. end: when the last
-    frame ends, by default as late as the one before it lasts.
+    beats: seconds of the beats on the same clock, rising; empty where there are none. end: when the last frame ends; by
+    default it lasts as long as the one before it.
     """
 
     times: Sequence[float]

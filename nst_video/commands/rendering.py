@@ -13,7 +13,7 @@ from nst_video.terminal import clock, counting, print_json, say
 
 if TYPE_CHECKING:
     from nst_video.job import Job
-    from nst_video.plan import StyleLike
+    from nst_video.plan import Plan, StyleLike
     from nst_video.render import Progress, Result
 
 
@@ -23,6 +23,11 @@ def add_reports(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
     report.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     report.add_argument(
         "--trace", metavar="FILE", help="write every frame's losses as JSON lines, and a plot beside them"
+    )
+    report.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="draw what changes under the waveform with the beats into a PNG, before rendering",
     )
     report.add_argument("--contact-sheet", metavar="FILE", help="write a picture of frames, each above its painted one")
     report.add_argument("--debug", action="store_true", help="show where an error came from")
@@ -47,8 +52,8 @@ def render(
     from nst_video.reports import check_reports, plot_of
     from nst_video.resume import left_by, open_job, tidy
 
-    trace, sheet = (Path(name) if name else None for name in (args.trace, args.contact_sheet))
-    reports = [report for report in (trace, sheet, plot_of(trace) if trace else None) if report]
+    trace, sheet, plot = (Path(name) if name else None for name in (args.trace, args.contact_sheet, args.plot))
+    reports = [report for report in (trace, sheet, plot, plot_of(trace) if trace else None) if report]
     if sheet:
         picture_format(sheet)  # an unknown suffix is refused now, not after the render
     tidy(args.output)  # before anything is refused because the render it belonged to is complete
@@ -56,11 +61,12 @@ def render(
         reports,
         [args.input, args.output, *_files(styles)],
         overwrite=args.overwrite,
-        plotting=bool(trace),
+        plotting=bool(trace or plot),
         ours=left_by(reports, args.output),
     )
     if output_kind(args.output) == "picture":
         plan = make_plan(args.input, styles, args.output, **vars(settings))
+        _draw(plan, plot)
         with _watching(plan.frames, trace, sheet) as tell:
             result = render_plan(plan, progress=tell)
     else:
@@ -71,11 +77,21 @@ def render(
             stopper.keeping(job, again),
             _watching(job.plan.frames, trace, sheet, job) as tell,
         ):
+            _draw(job.plan, plot)
             result = render_job(job, progress=tell, stop=asked)
     say(_summary(result))
     if args.json:
         print_json(result.to_json())
     return 0
+
+
+def _draw(plan: "Plan", plot: Path | None) -> None:
+    """The plot of what changes, where one is asked for."""
+    from nst_video.timeline import plot_plan
+
+    if plot is not None:
+        plot_plan(plan, str(plot))
+        say(f"{plot}: what changes")
 
 
 def _files(styles: "Sequence[StyleLike]") -> Iterable[str]:

@@ -33,11 +33,11 @@ FEATURES = ("onset", "beat", "rms", "bass", "mid", "treble", "centroid", "chroma
 SHORT = ("onset", "beat")  # of these no moment may be lost between two frames
 # (attack, release) unless they are given: what strikes rises at once, what swells does so softly.
 _STRIKES, _SWELLS, _NOTES = (0.0, 0.3), (0.05, 0.2), (0.2, 0.6)
-_SURE = 0.2  # sum of the weights of the layers below which they come to be equal
+_SURE = 0.2  # of the strongest note: below it the layers come to be equal
 _TIMES = ("attack", "release")
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,14 @@ class Drive:
 def dealt(drive: Drive, music: "Music | None", clock: Clock, layers: int) -> np.ndarray:
     """(layers, frames): the weight of every layer by a drive of `layer`, with a mean of 1 over the layers."""
     heard = drive._heard(music)
-    if drive.feature == "chroma":
-        notes = np.stack([drive.shape(note, clock) for note in heard])
-        weights = np.stack([notes[_hand(layer, layers)].mean(0) for layer in range(layers)])
-    else:
+    if drive.feature != "chroma":
         place = np.clip(drive.gain * drive.shape(heard, clock) + drive.offset, 0, 1) * (layers - 1)
-        weights = np.maximum(1 - np.abs(np.arange(layers)[:, None] - place), 0)
-    total = weights.sum(0)
-    shares = layers * weights / np.maximum(total, 1e-9)
-    sure = np.clip(total / _SURE, 0, 1)
-    return sure * shares + (1 - sure)
+        return layers * np.maximum(1 - np.abs(np.arange(layers)[:, None] - place), 0)
+    notes = np.stack([drive.shape(note, clock) for note in heard])
+    weights = np.stack([notes[_hand(layer, layers)].mean(0) for layer in range(layers)])
+    shares = layers * weights / np.maximum(weights.sum(0), 1e-9)
+    sure = np.clip(notes.max(0) / _SURE, 0, 1)
+    return np.asarray(sure * shares + (1 - sure))
 
 
 def _hand(layer: int, layers: int) -> list[int]:
@@ -175,12 +173,16 @@ class _Reader:
 
     def _number(self, what: str) -> float:
         self._skip()
+        sign = self.text[self.place : self.place + 1]
+        if sign in ("+", "-"):
+            self.place += 1
+            self._skip()
         match = _NUMBER.match(self.text, self.place)
         if match is None:
             raise self._error(f"expected {what}")
         self.place = match.end()
         self._skip()
-        value = float(match[0])
+        value = float(match[0]) * (-1 if sign == "-" else 1)
         if not np.isfinite(value):
             raise self._error("this number is too large", match.start())
         return value

@@ -13,7 +13,7 @@ import numpy as np
 from nst_video.errors import InputError, UsageError
 from nst_video.guarded import listen
 from nst_video.music.features import SECONDS
-from nst_video.music.sound import SoundRequest
+from nst_video.music.sound import LONGEST, SoundRequest
 from nst_video.music.track import Track, grid
 from nst_video.options import MusicOptions
 from nst_video.probe import VideoInfo
@@ -63,12 +63,19 @@ class Music:
         track = self.track(stem)
         if name == "beat":
             return self._gain(self._beat_cells(track))
-        values = getattr(track.features, name)
+        return self._laid(getattr(track.features, name))
+
+    def wave(self) -> np.ndarray:
+        """How loud the samples are along the video, for a picture: the peak of every cell (n,), 1 = full scale."""
+        track = self.main or next(iter(self.stems.values()))
+        return self._laid(track.features.wave)
+
+    def _laid(self, values: np.ndarray) -> np.ndarray:
+        """Cells of a track (..., n) along the video."""
         # The time within the track of every cell.
         places = grid(self.cells) % self.length if self.end == "loop" else grid(self.cells)
-        index = (places / SECONDS).astype(int)
         padded = np.concatenate([values, np.zeros_like(values[..., :1])], axis=-1)
-        return self._gain(padded[..., np.minimum(index, track.cells)])
+        return self._gain(padded[..., np.minimum((places / SECONDS).astype(int), values.shape[-1])])
 
     @property
     def cells(self) -> int:
@@ -111,7 +118,8 @@ def hear(
     files = {name: SoundRequest(file, start=options.music_start) for name, file in options.stems.items()}
     main = SoundRequest(options.music, start=options.music_start) if options.music else None
     if main is None and own is not None and has_sound(own):
-        main = SoundRequest(own.path, zero=zero, seconds=seconds, max_pixels=own.max_pixels)
+        # All of it, also behind the last frame: where the beats are must not hang on how much is rendered.
+        main = SoundRequest(own.path, zero=zero, seconds=Fraction(LONGEST - 1), max_pixels=own.max_pixels)
     if main is None and not files:
         return None
     music = Music(

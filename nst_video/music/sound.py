@@ -31,7 +31,7 @@ GAP = 0.05  # seconds by which timestamps may be off before silence is put in or
 SPARE = 0.01  # share of the packets that may be damaged, as notes at the end of an mp3 seem to be
 SHORT = 1.0  # seconds that may be missing from what the header promises
 # Demuxers that know how long the sound is; others guess by the size of the file.
-EXACT = frozenset({"flac", "wav", "w64", "aiff", "caf", "mov,mp4,m4a,3gp,3g2,mj2"})
+EXACT = frozenset({"flac", "caf", "mov,mp4,m4a,3gp,3g2,mj2"})
 _BLOCK = RATE  # samples of silence at a time
 
 

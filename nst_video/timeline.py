@@ -1,0 +1,48 @@
+"""When the frames of a render are shown, as schedules and music count: from the first of them on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from nst_video.options import OutputOptions
+from nst_video.probe import VideoInfo
+from nst_video.schedules import Clock
+
+if TYPE_CHECKING:
+    from nst_video.music.heard import Music
+    from nst_video.plan import Plan
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """times: seconds of every frame. end: when the last one ends. zero: the input's clock where this one is 0, in
+    seconds. first: the number of the first frame, other than 0 for a still from the middle.
+    """
+
+    times: tuple[Fraction, ...]
+    end: Fraction
+    zero: Fraction
+    first: int
+
+    @classmethod
+    def of(cls, info: VideoInfo, pts: Sequence[int], time_base: Fraction, options: OutputOptions) -> "Timeline":
+        """That of the frames at `pts`; a still counts from the first frame of the clip."""
+        start = pts[0] if options.still is None else info.start_pts
+        times = tuple((time - start) * time_base for time in pts)
+        last = info.last_duration(pts[-1], pts[-2] if len(pts) > 1 else None, open_end=options.end is None)
+        end = times[-1] + last * time_base
+        return cls(times, end, start * time_base, round(times[0] * info.average_rate))
+
+
+def plot_plan(plan: "Plan", path: str) -> None:
+    """Draw what will change in a render under the waveform with the beats; errors as `plots.plot_music`."""
+    from nst_video.music.heard import hear
+    from nst_video.plots import plot_music
+    from nst_video.survey import probe_input
+
+    info = probe_input(plan.input, plan.options)
+    line = Timeline.of(info, plan.pts, plan.time_base, plan.options)
+    music: Music | None = hear(plan.music, own=info, zero=line.zero, seconds=line.end)
+    beats = music.beats if music else ()
+    plot_music(music, plan.curves, Clock(list(map(float, line.times)), beats, line.first, float(line.end)), path)
