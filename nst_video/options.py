@@ -328,7 +328,7 @@ class DreamOptions:
     keep_colors: bool = option(False, Flag(), "keep the colours of the video")
     tile: int | None = option(
         None,
-        Number(64, 16384, whole=True),
+        Number(256, 16384, whole=True),
         "long side of the parts in which a large picture is dreamed, in pixels",
         metavar="PIXELS",
         unset="as large as memory allows",

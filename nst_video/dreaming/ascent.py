@@ -64,6 +64,8 @@ def ascend(
     change: Tensor | None = None
     trace: list[Tensor] = []
     x = whole.clamp(0, 1)
+    if climb.iterations <= 0 or climb.step == 0:
+        return x, []
     sizes = octave_sizes((base.shape[2], base.shape[3]), octaves.count, octaves.scale)
     for number, (size, weights) in enumerate(zip(sizes, dealt(objective, climb, octaves.count), strict=True)):
         start = resize(whole, size)

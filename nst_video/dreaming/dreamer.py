@@ -14,7 +14,7 @@ from nst_video.controls import Controls
 from nst_video.dreaming.ascent import Climb, Octaves, ascend, resize
 from nst_video.dreaming.objective import DreamObjective
 from nst_video.dreaming.specs import check_mix, check_octaves, dreamed_layers, parse_layers, pooling_for
-from nst_video.dreaming.transforms import Map, Rates, look_through, lookup
+from nst_video.dreaming.transforms import Map, Rates, look_through, look_up, lookup
 from nst_video.encoders import Encoder, load_encoder
 from nst_video.errors import NstVideoError, UsageError
 from nst_video.motion import Motion, inside, warp
@@ -25,14 +25,15 @@ Guide = Tensor | Callable[[float], Tensor]
 
 _CONTROLLED = ("step", "iterations", "smoothing", "memory", "zoom", "rotate", "shift_x", "shift_y")
 _LEAST_LOST = 0.05  # of a dream, that is dreamed anew in every frame: even a perfect memory resamples
+_GROWTH = 0.75  # power of what was lost, of 1, that is dreamed anew: below 1 the dream slowly grows, above it fades
 
 
 class Dreamer:
     """Dreams into frames; a `FrameStylizer` of the render, as the Stylizer is.
 
     The dream of a frame is what was added to it. That of the frame before is moved along the flow, kept as far as the
-    flow can be trusted, times `memory`, and added to the new frame; then each place climbs again as far as it has lost:
-    in the mean the dream stays as strong as that of a first frame, and what is new grows in.
+    flow can be trusted, times `memory`, and added to the new frame; then each place climbs again about as far as it has
+    lost, so that the dream is never much weaker or stronger than that of a first frame, and what is new keeps up.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Dreamer:
         )  # dreams that iterations of a later frame make up
         if kept is not None and detail is not None:
             detail = now.memory * kept * detail
-            gain = whole * (1 - now.memory * kept).clamp_min(_LEAST_LOST)
+            gain = whole * (1 - now.memory * kept).clamp_min(_LEAST_LOST) ** _GROWTH
         else:
             iterations = options.first_iterations if controls.iterations is None else whole * iterations
         climb = Climb(now.step, iterations, now.smoothing, state.seed, state.frame, controls.layer_mix)
@@ -156,8 +157,7 @@ def _carried(state: State, motion: Motion, moved: Map, base: Tensor) -> tuple[Te
         path = lookup(moved, size, base.device).expand_as(flow)
         flow, trust = warp(flow, path) + path, warp(trust, path) * inside(path)
         trust = trust * inside(flow)
-    # Bicubic: a bilinear look-up in every frame would blur whatever keeps moving.
-    return trust, warp(dream, flow, "bicubic")
+    return trust, look_up(dream, flow)
 
 
 def load_dreamer(

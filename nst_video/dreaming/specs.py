@@ -51,9 +51,7 @@ def parse_layer(text: str, encoder: str) -> LayerSpec:
     if match["last"] is not None:
         last = _channel(match["last"], text, encoder, layer)
     if first > last:
-        raise UsageError(
-            f"--layers {text!r} has its channels the wrong way round; did you mean {layer}:{last}-{first}?"
-        )
+        raise UsageError(f"--layers {text!r} has its channels the wrong way round; write {layer}:{last}-{first}")
     return LayerSpec(layer, first, last, 1.0 if match["weight"] is None else _weight(match["weight"], text))
 
 
