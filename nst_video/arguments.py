@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from nst_video.errors import UsageError
-from nst_video.kinds import Choice, Flag, Repeated
+from nst_video.kinds import Choice, Curve, Flag, Repeated
 from nst_video.options import flag_name, parse_option
 from nst_video.settings import PAINT, Section
 
@@ -44,6 +44,8 @@ def _add_option(
     if isinstance(kind, Flag):
         section.add_argument(*flags, action="store_true", default=default, help=help)
         return
+    if isinstance(kind, Curve):
+        help = f"{help}; a number or a schedule"
     choices = "{" + ",".join(kind.names) + "}" if isinstance(kind, Choice) else None
     shown = unset if default is None else ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
     section.add_argument(

@@ -8,7 +8,7 @@ import pytest
 
 import nst_video
 
-HEAVY = ("torch", "cv2", "av", "scenedetect", "matplotlib", "PIL")
+HEAVY = ("torch", "cv2", "av", "scenedetect", "matplotlib", "PIL", "simpleeval")
 
 
 def loaded_after(code):
@@ -18,13 +18,29 @@ def loaded_after(code):
     return result.stdout.splitlines()[-1].removeprefix("loaded:").split()
 
 
-@pytest.mark.parametrize("module", ["nst_video", "nst_video.options", "nst_video.errors", "nst_video.cli"])
+@pytest.mark.parametrize(
+    "module",
+    ["nst_video", "nst_video.options", "nst_video.schedules", "nst_video.curves", "nst_video.errors", "nst_video.cli"],
+)
 def test_light_modules_load_nothing_heavy(module):
     assert loaded_after(f"import {module}") == []
 
 
 @pytest.mark.parametrize(
-    "module", ["plan", "guarded", "survey", "video", "pictures", "plots", "shots", "reports", "render"]
+    "module",
+    [
+        "plan",
+        "guarded",
+        "survey",
+        "video",
+        "pictures",
+        "plots",
+        "shots",
+        "reports",
+        "render",
+        "music.conduct",
+        "music.heard",
+    ],
 )
 def test_looking_at_inputs_needs_no_torch(module):
     assert "torch" not in loaded_after(f"import nst_video.{module}")

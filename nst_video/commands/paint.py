@@ -15,6 +15,7 @@ examples:
   nst-video in.mp4 style.jpg out.mp4 --quality draft    quicker and smaller
   nst-video in.mp4 style.jpg out.mp4 --style b.jpg=0.5  blend two styles, the second half as strong
   nst-video in.mp4 style.jpg out.mp4 --keep-colors --style-scale 1.5
+  nst-video in.mp4 style.jpg out.mp4 --strength "0:0, 2s:1"   what changes: by frames, seconds (s), beats (b)
   nst-video in.mp4 style.jpg out.mp4 --start 0:10 --end 0:20 --size full
   nst-video photo.jpg style.jpg out.png                 a picture works as well
   nst-video frames/%05d.png style.jpg painted/%05d.png  and so does a sequence
