@@ -345,7 +345,7 @@ class MusicOptions:
     music: str | None = option(
         None,
         Text("a file with sound"),
-        "music that drives the dream and becomes its sound",
+        "music that drives the picture and becomes its sound",
         metavar="FILE",
         unset="the sound of the input",
     )

@@ -9,9 +9,8 @@ import pytest
 from media import make_video, picture
 
 from nst_video.cli import COMMANDS
-from nst_video.commands import paint
-from nst_video.commands.paint import EXAMPLES
-from nst_video.options import PRESETS
+from nst_video.commands import dream, paint
+from nst_video.options import DREAM_PRESETS, DREAM_STEPS, PRESETS
 from nst_video.pictures import write_picture
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -23,7 +22,7 @@ def blocks(language):
 
 def command_lines():
     """Every nst-video command in the README's blocks and in the examples of --help, without what explains it."""
-    lines = [line for block in (*blocks("sh"), EXAMPLES) for line in block.splitlines()]
+    lines = [line for block in (*blocks("sh"), paint.EXAMPLES, dream.EXAMPLES) for line in block.splitlines()]
     found = [re.search(r"(?:^|&& )\s*(nst-video .*?)(?:\s{2,}.*)?$", line) for line in lines]
     return [match[1] for match in found if match]
 
@@ -31,7 +30,10 @@ def command_lines():
 @pytest.mark.parametrize("line", command_lines())
 def test_every_command_is_understood(line):
     words = shlex.split(line)[1:]
-    if words[0] in COMMANDS:
+    if "--list-layers" in words:
+        with pytest.raises(SystemExit, match="0"):
+            dream.make_parser().parse_args(words[1:])
+    elif words[0] in COMMANDS:
         import_module(f"nst_video.commands.{words[0]}").make_parser().parse_args(words[1:])
     else:
         assert paint.make_parser().parse_args(words).output
@@ -42,6 +44,13 @@ def test_the_table_of_presets_is_theirs():
     assert {name: (int(size), encoder, int(first), int(later)) for name, size, encoder, first, later in rows} == {
         name: (preset["size"], preset["encoder"], preset["first_iterations"], preset["iterations"])
         for name, preset in PRESETS.items()
+    }
+
+
+def test_the_table_of_presets_of_dreams_is_theirs():
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d+) \| (\d+)[^|]*\| about (\d+) \|$", README, re.MULTILINE)
+    assert {name: tuple(map(int, rest)) for name, *rest in rows} == {
+        name: (DREAM_PRESETS[name]["size"], *map(int, steps.values())) for name, steps in DREAM_STEPS.items()
     }
 
 
