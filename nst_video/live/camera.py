@@ -8,8 +8,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,13 +36,13 @@ USUAL_WIDTHS = (640, 1280, 1920)  # pixels, at 16:9; a device takes the nearest 
 DEVICES = Path("/dev")  # where Linux has its cameras, as video0 and so on
 
 # Frames, uint8 (H, W, 3) RGB, as they come, until the event is set. Ends, or raises, when no more will come.
-Feed = Callable[[threading.Event], Iterator[np.ndarray]]
+Feed = Callable[[threading.Event], Generator[np.ndarray, None, None]]
 
 
 class Capture(Protocol):
     """What is asked of a device: the part of cv2.VideoCapture that is used here."""
 
-    def isOpened(self) -> bool: ...  # noqa: N802 - the name that OpenCV gave it
+    def isOpened(self) -> bool: ...
     def set(self, what: int, value: float) -> bool: ...
     def read(self) -> tuple[bool, Any]: ...
     def release(self) -> None: ...
@@ -130,10 +130,11 @@ class Camera:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                for rgb in self._feed(self._stop):
-                    self._take(rgb)
-                    if self._stop.is_set():
-                        return
+                with closing(self._feed(self._stop)) as frames:
+                    for rgb in frames:
+                        self._take(rgb)
+                        if self._stop.is_set():
+                            return
                 self._say(ResourceError(f"{self.name} gives no more pictures"))
             except NstVideoError as error:
                 self._say(error)
@@ -195,7 +196,7 @@ def device_feed(
 ) -> Feed:
     """The frames of a device, by number or path."""
 
-    def feed(stop: threading.Event) -> Iterator[np.ndarray]:
+    def feed(stop: threading.Event) -> Generator[np.ndarray, None, None]:
         import cv2
 
         capture = open_capture(camera)
@@ -226,7 +227,7 @@ def _ask(capture: Capture, width: int, rate: float) -> None:
 
     wide = next((usual for usual in USUAL_WIDTHS if usual >= width), USUAL_WIDTHS[-1])
     for what, value in (
-        (cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG")),
+        (cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG")),
         (cv2.CAP_PROP_FRAME_WIDTH, wide),
         (cv2.CAP_PROP_FRAME_HEIGHT, wide * 9 // 16),
         (cv2.CAP_PROP_FPS, max(rate, 30)),
@@ -278,7 +279,7 @@ def file_feed(path: str, check: Callable[[str], None] = check_file) -> Feed:
     """A file as a camera: its frames at their times, over and over, long side at most LARGEST_SIDE."""
     checked = False
 
-    def feed(stop: threading.Event) -> Iterator[np.ndarray]:
+    def feed(stop: threading.Event) -> Generator[np.ndarray, None, None]:
         nonlocal checked
         if not checked:
             check(path)
@@ -291,7 +292,7 @@ def file_feed(path: str, check: Callable[[str], None] = check_file) -> Feed:
     return feed
 
 
-def _played(path: str, size: tuple[int, int], clock: "_Clock") -> Iterator[np.ndarray]:
+def _played(path: str, size: tuple[int, int], clock: "_Clock") -> Generator[np.ndarray, None, None]:
     with VideoReader(path, size=size, on_error="hold", batch=1) as reader:
         usual = 1 / reader.info.average_rate
         clock.begin()
