@@ -135,7 +135,8 @@ class Camera:
                         self._take(rgb)
                         if self._stop.is_set():
                             return
-                self._say(ResourceError(f"{self.name} gives no more pictures"))
+                if not self._stop.is_set():
+                    self._say(ResourceError(f"{self.name} gives no more pictures"))
             except NstVideoError as error:
                 self._say(error)
             except Exception as error:  # raised by `check` in the thread that waits for frames
@@ -171,7 +172,7 @@ def is_device(camera: str) -> bool:
     return camera.isdecimal() or Path(camera).is_char_device() or camera.startswith(f"{DEVICES}/video")
 
 
-def open_camera(camera: str, *, width: int, rate: float) -> Camera:
+def open_camera(camera: str, width: int, rate: float) -> Camera:
     """The camera of that number, device path or file, not yet started. width (pixels) and rate (frames/s) are asked
     for; a device gives what it has.
     """

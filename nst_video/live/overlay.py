@@ -1,18 +1,20 @@
 """What is drawn over the painted picture: the camera's own picture, information, help, marks and messages."""
 
 from functools import lru_cache
+from itertools import zip_longest
+from math import ceil
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from nst_video.live.desk import KEYS
+from nst_video.live.desk import key_lines
 from nst_video.live.frames import Shown
 from nst_video.live.outputs import Facts
 
 INK, DANGER = (255, 255, 255), (255, 64, 64)
 SHADE = 0.35  # how much of the picture is seen through the ground of a text
 MARGIN = 8  # pixels
-_TYPED = {"space": "space", "escape": "Esc"}
 
 
 def composed(shown: Shown, facts: Facts) -> np.ndarray:
@@ -22,10 +24,10 @@ def composed(shown: Shown, facts: Facts) -> np.ndarray:
     view = facts.setting.view
     picture = _ORIGINALS[view.original](shown)
     panels = [
-        ("top", information(shown, facts) if view.information else (), INK),
-        ("middle", help_lines() if view.help else (), INK),
+        ("top", information(shown, facts) if view.information and not view.help else (), INK),
+        ("middle", _help() if view.help else (), INK),
         ("bottom", (facts.message,) if facts.message else (), INK),
-        ("corner", ("● REC",) if facts.recording else (), DANGER),
+        ("corner", ("REC",) if facts.recording else (), DANGER),
     ]
     panels = [panel for panel in panels if panel[1]]
     if panels and picture is shown.rgb:
@@ -47,24 +49,8 @@ def information(shown: Shown, facts: Facts) -> tuple[str, ...]:
         f"style {number}{shown.style}, strength {look.strength:.2f}, brush {look.brush:.2f}",
     ]
     if facts.recording:
-        lines.append(f"recording {facts.recording}" + (f", {facts.lost} frames lost" if facts.lost else ""))
+        lines.append(f"recording {Path(facts.recording).name}" + (f", {facts.lost} frames lost" if facts.lost else ""))
     return tuple(lines)
-
-
-@lru_cache(maxsize=1)
-def help_lines() -> tuple[str, ...]:
-    """A line for each key, those of the styles in one.
-
-    >>> help_lines()[0]
-    'q, Esc  quit'
-    """
-    keys: dict[str, list[str]] = {}
-    for key, what in KEYS.items():
-        keys.setdefault("pick a style" if key.isdecimal() else what.meaning, []).append(_TYPED.get(key, key))
-    return tuple(
-        f"{names[0]}-{names[-1]}  {text}" if len(names) > 2 else f"{', '.join(names)}  {text}"
-        for text, names in keys.items()
-    )
 
 
 def _half_transparent(shown: Shown) -> np.ndarray:
@@ -108,10 +94,24 @@ def _fitting(lines: tuple[str, ...], width: int, height: int) -> int:
 
 @lru_cache(maxsize=128)
 def _text(lines: tuple[str, ...], size: int) -> np.ndarray:
-    """float32 (h, w) in [0, 1]: how much ink there is, with a margin round it."""
+    """float32 (h, w) in [0, 1]: how much ink there is, with a margin round it. Tabs divide lines into columns."""
     font = ImageFont.load_default(size)
-    text, margin = "\n".join(lines), size // 2
-    left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((0, 0), text, font)
-    image = Image.new("L", (int(right - left) + 2 * margin, int(bottom - top) + 2 * margin))
-    ImageDraw.Draw(image).multiline_text((margin - left, margin - top), text, 255, font)
+    pen = ImageDraw.Draw(Image.new("L", (1, 1)))
+    margin, step = size // 2, round(size * 1.3)
+    cells = [line.split("\t") for line in lines]
+    widths = [max(ceil(pen.textlength(text, font)) for text in column) for column in zip_longest(*cells, fillvalue="")]
+    lefts = [margin + sum(widths[:column]) + column * size for column in range(len(widths))]
+    image = Image.new("L", (lefts[-1] + widths[-1] + margin, step * len(lines) + margin))
+    pen = ImageDraw.Draw(image)
+    for row, texts in enumerate(cells):
+        for left, text in zip(lefts, texts, strict=False):
+            pen.text((left, margin // 2 + row * step), text, 255, font)
     return np.asarray(image, np.float32) / 255
+
+
+@lru_cache(maxsize=1)
+def _help() -> tuple[str, ...]:
+    """The keys in two columns."""
+    lines = key_lines()
+    half = (len(lines) + 1) // 2
+    return tuple("\t".join(pair) for pair in zip_longest(lines[:half], lines[half:], fillvalue=""))

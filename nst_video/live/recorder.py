@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 WAITING = 24  # frames that may wait for the encoder: a second
 CLOCK = Fraction(1, 1000)  # seconds: the unit of Matroska, so that no time is rounded twice
 # As little of the processor as possible, which belongs to the painter; without B-frames, so packets can be copied.
-CODEC, PRESET, CRF = "libx264", "ultrafast", 18
+CODEC, PRESET, CRF = "libx264", "ultrafast", 20
 UNFINISHED = ".unfinished.mkv"
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 TIME_IN_NAMES = "live-%Y%m%d-%H%M%S"
@@ -59,6 +59,14 @@ def check_recording(path: str) -> None:
     if os.path.lexists(path):
         raise UsageError(f"--record {path}: the file exists, and a recording never replaces one; give another name")
     check_output(path, codec=CODEC, crf=CRF, preset=PRESET, overwrite=False)
+
+
+def check_folder(folder: str) -> None:
+    """Raises ResourceError for a --folder that is not there or cannot be written to."""
+    if not os.path.isdir(folder):
+        raise ResourceError(f"--folder {folder} is not a folder; make it first or choose another")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ResourceError(f"--folder {folder} is not writable; choose another")
 
 
 class Recorder:

@@ -43,7 +43,7 @@ class Told(Protocol):
 @dataclass(frozen=True)
 class Statistics:
     """How a session went. Times in seconds, latencies from capture to display; dropped: frames of the camera that were
-    never painted because a newer one was there.
+    never shown because a newer one was there.
     """
 
     frames: int
@@ -67,6 +67,10 @@ class Meter:
         self._recent: deque[tuple[float, float]] = deque()
         self.dropped = 0
         self._number: int | None = None
+
+    def skip(self) -> None:
+        """What the camera gives until the next picture was not to be shown."""
+        self._number = None
 
     def add(self, shown: Shown, moment: float) -> None:
         """`shown` was on the display at `moment`, in seconds of time.monotonic()."""
@@ -219,14 +223,12 @@ class Session:
         self.meter = Meter()
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> Statistics:
-        """Run it; closes the outputs and the painter, in good order, whatever ends it."""
-        with closing_all(self._outputs):
-            painting = Painting(self._camera, self._painter, self._desk, self._styles, size=self._size, rate=self._rate)
-            try:
-                self._show_all(painting, stop)
-            finally:
-                painting.close()
-                self._painter.close()
+        """Run it. Whatever ends it, nothing is being painted any more when it returns; the outputs are still open."""
+        painting = Painting(self._camera, self._painter, self._desk, self._styles, size=self._size, rate=self._rate)
+        try:
+            self._show_all(painting, stop)
+        finally:
+            painting.close()
         return self.meter.statistics(self._camera.rate)
 
     def _show_all(self, painting: Painting, stop: Callable[[], bool]) -> None:
@@ -242,6 +244,7 @@ class Session:
             hold = setting.view.frozen and shown is not None
             new = None if hold else painting.newest(shown.number if shown else -1, timeout=TICK)
             if hold:
+                self.meter.skip()
                 time.sleep(TICK)
             facts = self._facts(setting)
             now = (setting, facts.message)

@@ -17,7 +17,7 @@ from nst_video.live.overlay import composed
 
 TITLE = "nst-video"
 ELSEWHERE = "--serve 8080 shows the picture in a browser instead"
-TRIAL = "import cv2; cv2.namedWindow('nst-video'); import os; os._exit(0)"
+TRIAL = "import cv2; cv2.namedWindow('display check'); import os; os._exit(0)"
 TRIAL_WITHIN = 60.0  # seconds
 MODIFIERS = 0xFFFF  # what GTK adds to a key's code lies above
 
@@ -32,7 +32,13 @@ def try_window() -> str:
     command = [sys.executable, "-P", "-c", f"import sys; sys.path[:] = sys.argv[1:]; {TRIAL}", *map(str, sys.path)]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=TRIAL_WITHIN
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TRIAL_WITHIN,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
