@@ -18,6 +18,7 @@ from nst_video.live.outputs import Facts
 from nst_video.live.overlay import composed
 
 TITLE = "nst-video"
+WIDEST = 1280  # pixels that the window is made wide by itself; what does not fit is shown smaller
 ELSEWHERE = "--serve 8080 shows the picture in a browser instead"
 # It stays connected until it is told to end: a display that nobody is connected to may start anew (Xvfb does), and
 # would refuse the real window just then.
@@ -123,6 +124,23 @@ def typed(code: int) -> str:
     return chr(low) if 0 < low < 128 else ""
 
 
+def boxed(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The picture with black beside or above it, in the shape of a window of (width, height) `size`: what windows put
+    there themselves is white.
+
+    >>> boxed(np.zeros((9, 16, 3), np.uint8), (160, 160)).shape
+    (16, 16, 3)
+    """
+    height, width = picture.shape[:2]
+    if min(size) < 1:  # not yet laid out
+        return picture
+    wide, tall = max(round(height * size[0] / size[1]), width), max(round(width * size[1] / size[0]), height)
+    left, top = (wide - width) // 2, (tall - height) // 2
+    if left <= width // 100 and top <= height // 100:
+        return picture
+    return cv2.copyMakeBorder(picture, top, tall - height - top, left, wide - width - left, cv2.BORDER_CONSTANT)
+
+
 class Window:
     """An output that is seen, and takes keys. All of it belongs to the main thread.
 
@@ -132,9 +150,9 @@ class Window:
     def __init__(self, desk: Desk, size: tuple[int, int], title: str = TITLE) -> None:
         """size: (width, height) in pixels of the picture at first. Made inside display_checked."""
         self._desk, self._title = desk, title
-        self._size = size
+        self._size, self._tall = size, size[1]
         self._full_screen = self._visible = False
-        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
         cv2.resizeWindow(title, *size)
         cv2.imshow(title, np.zeros((size[1], size[0], 3), np.uint8))
         self.poll()
@@ -143,7 +161,8 @@ class Window:
         """Draw the picture, with what lies over it."""
         picture = composed(shown, facts)
         self._fit((picture.shape[1], picture.shape[0]), full_screen=facts.setting.view.full_screen)
-        cv2.imshow(self._title, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        _, _, wide, tall = cv2.getWindowImageRect(self._title)
+        cv2.imshow(self._title, cv2.cvtColor(boxed(picture, (wide, tall)), cv2.COLOR_RGB2BGR))
         self.poll()
 
     def poll(self) -> None:
@@ -168,12 +187,16 @@ class Window:
             return False
 
     def _fit(self, size: tuple[int, int], *, full_screen: bool) -> None:
+        """Give the window the size for pictures of (width, height) `size`."""
+        _, _, _, tall = cv2.getWindowImageRect(self._title)
         if full_screen != self._full_screen:
             self._full_screen = full_screen
             state = cv2.WINDOW_FULLSCREEN if full_screen else cv2.WINDOW_NORMAL
             cv2.setWindowProperty(self._title, cv2.WND_PROP_FULLSCREEN, state)
+            self._tall, tall = tall, self._tall  # the latter matters where it is full no more
         if size != self._size and not full_screen:
-            # As large as a person made it, in the new shape: the original beside makes the picture twice as wide.
-            _, _, _, tall = cv2.getWindowImageRect(self._title)
-            cv2.resizeWindow(self._title, max(round(tall * size[0] / size[1]), 1), tall)
+            # As tall as a person made it, in the new shape: the original beside makes the picture twice as wide.
+            wide = round(tall * size[0] / size[1])
+            if 0 < wide <= WIDEST:
+                cv2.resizeWindow(self._title, wide, tall)
             self._size = size
