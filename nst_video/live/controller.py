@@ -1,10 +1,12 @@
-"""Which size and how many steps a frame can have, from measured times, so that the asked frame rate holds.
+"""Which size a frame can be painted in, from measured times, so that the asked frame rate holds.
 
 Larger is better until one of two things suffers: the frame rate, or the number of optimisation steps in a second,
 without which the painting could not follow the scene.
 """
 
+from collections import deque
 from dataclasses import dataclass
+from statistics import median
 
 _LONG_SIDES = (96, 112, 128, 144, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1920)
 _STEPS_PER_SECOND = 12.0  # fewer, and paint lags behind what moves
@@ -13,18 +15,23 @@ _LATE = 1.1  # of the time there is, that counts as too slow
 _PATIENCE_DOWN, _PATIENCE_UP = 0.5, 2.0  # seconds for which it must be so
 _PAUSE = 1.0  # seconds between two changes at least
 _LONGEST_WAIT = 60.0  # before a size is tried again that did not hold
-_SMOOTHING = 0.2  # of a new measurement
+_MEMORY = 9  # times that a median is taken of
 
 
-class Average:
-    """A running mean of times in seconds; None before the first."""
+class Recent:
+    """The median of the last few times in seconds, which one hiccup does not move; 0 before the first."""
 
     def __init__(self) -> None:
-        self.value: float | None = None
+        self.times: deque[float] = deque(maxlen=_MEMORY)
 
-    def add(self, seconds: float) -> None:
-        """Take in a measurement."""
-        self.value = seconds if self.value is None else self.value + _SMOOTHING * (seconds - self.value)
+    @property
+    def median(self) -> float:
+        """Of what was added last."""
+        return median(self.times) if self.times else 0.0
+
+    def scale(self, factor: float) -> None:
+        """Multiply everything, as another size would."""
+        self.times = deque((factor * value for value in self.times), maxlen=_MEMORY)
 
 
 @dataclass
@@ -40,7 +47,7 @@ class Timer:
 
 
 class Controller:
-    """Chooses the processing size and the steps of each frame.
+    """Chooses the processing size.
 
     fps: frames wanted in a second. window: (width, height) of the output, which is also the largest size. smallest:
     least pixels of a side. begin: long side to begin with.
@@ -51,8 +58,8 @@ class Controller:
         self.sizes = sizes(window, smallest)
         fitting = [index for index, size in enumerate(self.sizes) if max(size) <= begin]
         self.index = fitting[-1] if fitting else 0
-        self.frame, self.step = Average(), Average()
-        self.changed = float("-inf")
+        self.frame, self.step = Recent(), Recent()
+        self.changed: float | None = None  # when the size last did
         self.slow, self.roomy = Timer(), Timer()
         self.wait, self.failed = _PATIENCE_UP, len(self.sizes)
 
@@ -61,21 +68,17 @@ class Controller:
         """(width, height) to paint in."""
         return self.sizes[self.index]
 
-    @property
-    def steps(self) -> int:
-        """Optimisation steps of a frame: as many as fit, at least one."""
-        return max(1, int(_ROOM / (self.fps * self.step.value))) if self.step.value else 1
-
     def measured_step(self, seconds: float) -> None:
         """One optimisation step at the present size took this long."""
-        self.step.add(seconds)
+        self.step.times.append(seconds)
 
     def measured_frame(self, seconds: float, now: float) -> bool:
         """A frame took this long beside the optimisation, up to `now`; True where the size changes because of it."""
-        self.frame.add(seconds)
+        self.frame.times.append(seconds)
         slow = self.slow.lasted(self._load(self.index) > _LATE, now)
         room = self.index + 1 < len(self.sizes) and self._load(self.index + 1) < _ROOM
         roomy = self.roomy.lasted(room, now)
+        self.changed = now if self.changed is None else self.changed  # the first frames tell nothing yet
         if now - self.changed < _PAUSE:
             return False
         if slow >= _PATIENCE_DOWN and self.index:
@@ -91,8 +94,8 @@ class Controller:
         if index < self.index:  # a size that did not hold is tried again, but ever more rarely
             self.wait = min(2 * self.wait, _LONGEST_WAIT) if self.index >= self.failed else 2 * _PATIENCE_UP
             self.failed = self.index
-        for average in (self.frame, self.step):
-            average.value = average.value and average.value * self._ratio(index)
+        for recent in (self.frame, self.step):
+            recent.scale(self._ratio(index))
         self.index, self.changed = index, now
         self.slow, self.roomy = Timer(), Timer()
 
@@ -103,7 +106,7 @@ class Controller:
     def _load(self, index: int) -> float:
         """Time taken at that size, as predicted from the present one, in units of the time there is."""
         ratio = self._ratio(index)
-        return ratio * max((self.frame.value or 0) * self.fps, (self.step.value or 0) * _STEPS_PER_SECOND)
+        return ratio * max(self.frame.median * self.fps, self.step.median * _STEPS_PER_SECOND)
 
     def _ratio(self, index: int) -> float:
         (width, height), (now_width, now_height) = self.sizes[index], self.size

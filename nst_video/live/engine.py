@@ -1,13 +1,13 @@
 """The engine of a live session: a painting that is optimised without end while the camera's frames go by beneath it.
 
-What is shown never waits for the optimiser. A frame is followed from the one that was painted last, the painting is
-moved onto it and shown; the optimiser takes its next steps meanwhile, in a thread of its own, and what it found is
-moved to wherever its places have gone. So the latency is that of the flow and the drawing, whatever the network costs.
+What is shown never waits for the optimiser. A thread of its own takes one step after the other, each for the newest
+frame, and leaves its painting together with the frame that it was painted for. Whatever is to be shown follows from
+that frame along the flow. So the latency is that of flow and drawing, whatever the network costs.
 """
 
 import logging
+import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -19,7 +19,7 @@ from nst_video.encoders import Encoder, load_encoder
 from nst_video.live.canvas import Canvas, resized, to_array, to_tensor
 from nst_video.live.controller import Controller
 from nst_video.live.desk import Look
-from nst_video.live.follow import Step, follow, to_uint8
+from nst_video.live.follow import follow, to_uint8
 from nst_video.live.frames import Captured, Shown, StylePicture
 from nst_video.live.guide import enlarged
 from nst_video.live.subjects import Subjects
@@ -31,14 +31,44 @@ log = logging.getLogger(__name__)
 
 _NEW_SCENE = 0.25  # share of the picture that must be known from before, or everything begins anew
 _AGE_OF_CHANGE = 2.0  # steps that a painting counts as old when what it is painted for has changed
+_MOST_STEPS = 8  # for one frame: a quick machine need not run hot
 
 
 @dataclass(frozen=True)
-class _Job:
-    """Steps that are being taken for the frame that was painted last."""
+class _Task:
+    """A frame to paint: uint8 (h, w, 3) at the size to paint in, and how."""
 
-    future: "Future[tuple[Canvas, float]]"
-    steps: int
+    small: np.ndarray
+    look: Look
+    styles: tuple[StylePicture, ...]
+
+
+@dataclass(frozen=True)
+class _Painting:
+    """A canvas with the frame it was painted for: content float32 (h, w, 3). steps: all that were taken so far."""
+
+    content: np.ndarray
+    canvas: Canvas
+    mirror: bool
+    steps: int = 0
+
+    def onto(self, small: np.ndarray, mirror: bool) -> "_Painting":
+        """The painting moved onto another frame, of any size."""
+        size = small.shape[1], small.shape[0]
+        content, canvas = self.content, self.canvas
+        if mirror != self.mirror:
+            content, canvas = np.ascontiguousarray(content[:, ::-1]), canvas.mirrored()
+        content, canvas = resized(content, size), canvas.resized(size)
+        step = follow(content, small)
+        if step.trust.mean() < _NEW_SCENE:
+            return _begun(small, mirror, self.steps)
+        return _Painting(step.content, canvas.moved(step, content), mirror, self.steps)
+
+
+def _begun(small: np.ndarray, mirror: bool, steps: int = 0) -> _Painting:
+    """A new scene is painted from the frame itself on."""
+    content = small.astype(np.float32) / 255
+    return _Painting(content, Canvas.new(content), mirror, steps)
 
 
 class Engine:
@@ -48,42 +78,48 @@ class Engine:
         self.subjects, self.fps, self.begin = subjects, fps, begin
         self.controller: Controller | None = None
         self.window = (0, 0)
-        self.content: np.ndarray | None = None  # of the frame that was painted last, float32 (h, w, 3)
-        self.canvas: Canvas | None = None
-        self.job: _Job | None = None
-        self.mirrored = True
-        self.key: object = None
-        self.worker = ThreadPoolExecutor(1, "painting")
+        self.painting: _Painting | None = None  # the optimiser's; whoever reads it takes the whole at once
+        self.seen = 0  # steps that were taken when a frame was last shown
+        self.error: BaseException | None = None
+        self.task: _Task | None = None
+        self.news, self.ending = threading.Event(), threading.Event()
+        self.worker = threading.Thread(target=self._work, name="painting", daemon=True)
+        self.worker.start()
 
     def paint(self, frame: Captured, look: Look, styles: tuple[StylePicture, ...], size: tuple[int, int]) -> Shown:
-        """The frame as the painting is just now, at (width, height) `size`; the optimiser goes on from there."""
+        """The frame as the painting is just now, at (width, height) `size`."""
+        if self.error is not None:
+            raise self.error
         begun = time.monotonic()
         controller = self._controller(size)
         large = _fitted(frame.rgb, size, look.mirror)
-        steps = self._collect()
-        step, canvas = self._follow(large, controller.size, look.mirror)
-        if self.job is None:
-            self.content, self.canvas = step.content, canvas
-            self._submit(look, styles, controller.steps)
-        rgb = self._drawn(canvas, step.content, large, look)
+        small = cv2.resize(large, controller.size, interpolation=cv2.INTER_AREA)
+        self.task = _Task(small, look, styles)
+        self.news.set()
+        before = self.painting
+        painting = before.onto(small, look.mirror) if before else _begun(small, look.mirror)
+        rgb = _drawn(painting, large, look)
         finished = time.monotonic()
         if controller.measured_frame(finished - begun, finished):
             log.debug("painting at %dx%d", *controller.size)
+        evaluations, self.seen = painting.steps - self.seen, painting.steps
         return Shown(
             rgb=rgb,
             before=large,
             number=frame.number,
             captured=frame.time,
             finished=finished,
-            size=canvas.size,
-            evaluations=steps,
+            size=painting.canvas.size,
+            evaluations=evaluations,
             style=self.subjects.name(look, styles),
             device=self.subjects.device,
         )
 
     def close(self) -> None:
         """End what works in the background."""
-        self.worker.shutdown(cancel_futures=True)
+        self.ending.set()
+        self.news.set()
+        self.worker.join()
         self.subjects.close()
 
     def _controller(self, window: tuple[int, int]) -> Controller:
@@ -93,63 +129,48 @@ class Engine:
             self.window = window
         return self.controller
 
-    def _collect(self) -> int:
-        """Take over what the optimiser has done, if it has; how many steps that were."""
-        if self.job is None or not self.job.future.done():
-            return 0
-        canvas, seconds = self.job.future.result()
-        steps, self.job = self.job.steps, None
-        self.canvas = canvas
-        if self.controller and canvas.size == self.controller.size:
-            self.controller.measured_step(seconds / steps)
-        return steps
+    def _work(self) -> None:
+        """One step after the other, each for the newest frame."""
+        task, repeats, key = None, 0, None
+        try:
+            while not self.ending.is_set():
+                repeats = 0 if self.task is not task else repeats + 1
+                if self.task is None or repeats >= _MOST_STEPS:
+                    self.news.wait()
+                    self.news.clear()
+                    continue
+                task = self.task
+                key = self._improve(task, key, again=repeats > 0)
+        except BaseException as error:  # raised where the next frame is asked for
+            self.error = error
 
-    def _follow(self, large: np.ndarray, size: tuple[int, int], mirror: bool) -> tuple[Step, Canvas]:
-        """How the frame follows from the one painted last, and the painting under it."""
-        small = cv2.resize(large, size, interpolation=cv2.INTER_AREA)
-        if self.content is None or self.canvas is None:
-            return self._begun(small)
-        if mirror != self.mirrored:
-            self.content, self.canvas = self.content[:, ::-1], self.canvas.mirrored()
-        self.mirrored = mirror
-        before, canvas = resized(np.ascontiguousarray(self.content), size), self.canvas.resized(size)
-        step = follow(before, small)
-        if step.trust.mean() < _NEW_SCENE:
-            return self._begun(small)
-        return step, canvas.moved(step, before)
-
-    def _begun(self, small: np.ndarray) -> tuple[Step, Canvas]:
-        """A new scene is painted from the frame itself on."""
-        content = small.astype(np.float32) / 255
-        return Step(content, None, np.zeros(content.shape[:2], np.float32)), Canvas.new(content)
-
-    def _submit(self, look: Look, styles: tuple[StylePicture, ...], steps: int) -> None:
-        """Let the optimiser take steps for the frame that is painted last."""
-        assert self.content is not None
-        assert self.canvas is not None
-        subject = self.subjects.subject(look, styles)
+    def _improve(self, task: _Task, key: object, *, again: bool) -> object:
+        """Take a step for a frame; the key of what it was painted for."""
+        begun = time.perf_counter()
+        painting = self.painting
+        if painting is None:
+            painting = _begun(task.small, task.look.mirror)
+        elif not again:
+            painting = painting.onto(task.small, task.look.mirror)
+        subject = self.subjects.subject(task.look, task.styles)
         if subject is None:
-            return
-        canvas, content = self.canvas, self.content
-        if subject.key != self.key:  # another style, strength or brush
-            canvas, self.key = canvas.younger(_AGE_OF_CHANGE), subject.key
-
-        def work() -> tuple[Canvas, float]:
-            begun = time.perf_counter()
-            improved = subject.improved(canvas, content, steps)
-            return improved, time.perf_counter() - begun
-
-        self.job = _Job(self.worker.submit(work), steps)
-
-    def _drawn(self, canvas: Canvas, content: np.ndarray, large: np.ndarray, look: Look) -> np.ndarray:
-        painted = canvas.painted
-        if look.keep_colors:
-            painted = _with_colors(painted, content)
-        return to_uint8(enlarged(painted, content, large.astype(np.float32) / 255))
+            self.painting = painting
+            return key
+        canvas = painting.canvas if subject.key == key else painting.canvas.younger(_AGE_OF_CHANGE)
+        improved = subject.improved(canvas, painting.content, 1)
+        self.painting = _Painting(painting.content, improved, painting.mirror, painting.steps + 1)
+        controller = self.controller
+        if controller and improved.size == controller.size:
+            controller.measured_step(time.perf_counter() - begun)
+        return subject.key
 
 
-def _with_colors(painted: np.ndarray, content: np.ndarray) -> np.ndarray:
-    return to_array(keep_colors(to_tensor(painted, "cpu"), to_tensor(content, "cpu")))
+def _drawn(painting: _Painting, large: np.ndarray, look: Look) -> np.ndarray:
+    """The painting uint8 at the size of the camera's picture `large`."""
+    painted, content = painting.canvas.painted, painting.content
+    if look.keep_colors:
+        painted = to_array(keep_colors(to_tensor(painted, "cpu"), to_tensor(content, "cpu")))
+    return to_uint8(enlarged(painted, content, large.astype(np.float32) / 255))
 
 
 def _fitted(rgb: np.ndarray, size: tuple[int, int], mirror: bool) -> np.ndarray:
