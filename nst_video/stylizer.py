@@ -57,7 +57,8 @@ class State:
     outputs (L, K, 3, H, W): the last K <= max(J) results as optimised, newest first: not clipped, their colours not
     exchanged. content (L, 3, H, W): the frame that the newest was made from. curvature: pairs of L-BFGS. correction:
     what the teacher adds to the targets of the style layers, (L, C, C). seed: of everything random in the shot. frame:
-    frames done.
+    frames done. view: of a dreamed still, where it is looked at (turn and shift of dreaming.transforms.Map, each real,
+    imaginary).
     """
 
     seed: int = 0
@@ -67,6 +68,7 @@ class State:
     curvature: Curvature | None = None
     report: StepReport | None = None
     correction: dict[str, Tensor] = field(default_factory=dict)
+    view: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
 
 
 class Stylizer:
