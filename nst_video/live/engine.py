@@ -8,7 +8,8 @@ that frame along the flow. So the latency is that of flow and drawing, whatever 
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from nst_video.live.frames import Captured, Shown, StylePicture
 from nst_video.live.guide import enlarged
 from nst_video.live.subjects import Subjects
 from nst_video.machine import resolve_machine
-from nst_video.options import LookOptions, MachineOptions
+from nst_video.options import LiveOptions, LookOptions, MachineOptions
 from nst_video.teacher import load_teacher
 
 log = logging.getLogger(__name__)
@@ -181,34 +182,30 @@ def _fitted(rgb: np.ndarray, size: tuple[int, int], mirror: bool) -> np.ndarray:
     return cv2.flip(rgb, 1) if mirror else rgb
 
 
-def make_painter(*, encoder: str, look: LookOptions, machine: MachineOptions, fps: float, teacher: bool) -> Engine:
+def make_painter(options: LiveOptions, machine: MachineOptions) -> Engine:
     """The engine for these options; UsageError or ResourceError where they cannot be had.
 
-    machine: as given; a precision of "auto" becomes the quicker one, by measurement.
+    A precision of "auto" becomes the quicker one, by measurement.
     """
-    settled = resolve_machine(machine)
+    settled, look = resolve_machine(machine), LookOptions()
     torch.set_num_threads(machine.threads or max(1, torch.get_num_threads() - 1))  # one core is for what is shown
     layers = (*look.content_layers, *look.style_layers)
-    precisions = ("fp32", "bf16") if machine.precision == "auto" else (settled.precision,)
-    networks = [
-        load_encoder(
-            encoder,
-            layers,
-            device=settled.device,
-            precision=precision,
-            weights=machine.weights,
-            offline=machine.offline,
-        )
-        for precision in precisions
-    ]
-    took = [_pace(network, settled.device) for network in networks] if len(networks) > 1 else [0.0]
-    chosen = took.index(min(took))
-    master = (
-        load_teacher(networks[chosen], look.style_layers, precision=precisions[chosen], offline=machine.offline)
-        if teacher
-        else None
+    load = partial(
+        load_encoder,
+        options.encoder,
+        layers,
+        device=settled.device,
+        weights=machine.weights,
+        offline=machine.offline,
     )
-    return Engine(Subjects(networks[chosen], master, look=look, device=settled.device), fps=fps)
+    precisions = ("fp32", "bf16") if machine.precision == "auto" else (settled.precision,)
+    networks = {precision: load(precision=precision) for precision in precisions}
+    precision = (
+        min(networks, key=lambda name: _pace(networks[name], settled.device)) if len(networks) > 1 else precisions[0]
+    )
+    settled, encoder = replace(settled, precision=precision), networks[precision]
+    teacher = load_teacher(encoder, look.style_layers, precision=precision, offline=machine.offline)
+    return Engine(Subjects(encoder, teacher, look, settled), fps=options.fps)
 
 
 def _pace(network: Encoder, device: str) -> float:

@@ -1,10 +1,10 @@
 """What the engine paints for: the targets of each style, looked up in the background, and the teacher's corrections."""
 
-import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -13,12 +13,11 @@ from nst_video.controls import Controls
 from nst_video.encoders import Encoder
 from nst_video.live.canvas import Canvas, to_tensor
 from nst_video.live.desk import Look
+from nst_video.live.dream import Dream
 from nst_video.live.frames import StylePicture
-from nst_video.options import EffortOptions, LookOptions, resolve_effort
+from nst_video.options import EffortOptions, LookOptions, MachineOptions, resolve_effort
 from nst_video.stylizer import Stylizer
 from nst_video.teacher import Statistics, Teacher
-
-log = logging.getLogger(__name__)
 
 _FADE = 0.4  # seconds in which one style becomes another
 _LOOKS = 7.0  # times as long as a look of the teacher takes, until the next: an eighth of a core is its
@@ -46,8 +45,13 @@ class _Style:
 class Subjects:
     """The styles of a session, each made ready in the background when it is first chosen."""
 
-    def __init__(self, encoder: Encoder, teacher: Teacher | None, *, look: LookOptions, device: str) -> None:
-        self.encoder, self.teacher, self.look, self.device = encoder, teacher, look, device
+    def __init__(
+        self, encoder: Encoder, teacher: Teacher | None, *, look: LookOptions, machine: MachineOptions
+    ) -> None:
+        """machine: settled, nothing in it is "auto" any more."""
+        self.encoder, self.teacher, self.look, self.machine = encoder, teacher, look, machine
+        self.device = machine.device
+        self.dream: Dream | None = None
         self.smallest_side = max(network.smallest_side for network in (encoder, teacher and teacher.encoder) if network)
         self.known: dict[tuple[str, float], _Style] = {}
         self.study = ThreadPoolExecutor(1, "study")
@@ -58,13 +62,15 @@ class Subjects:
         self.since = 0.0
 
     def name(self, look: Look, styles: tuple[StylePicture, ...]) -> str:
-        """Of the style that is chosen."""
-        return styles[look.style].name if styles else ""
+        """Of the style that is chosen, or that it is a dream."""
+        return "dream" if look.dream or not styles else styles[look.style].name
 
     def subject(self, look: Look, styles: tuple[StylePicture, ...]) -> Subject | None:
         """What to paint now; the style before until the chosen one is ready, None before the first is."""
         self._collect()
-        wanted = self._wanted(look, styles)
+        if look.dream or not styles:
+            return self._dreaming(look)
+        wanted = styles[look.style].path, look.brush
         if wanted in self.known:
             self._change_to(wanted)
         elif self.pending is None:
@@ -73,12 +79,20 @@ class Subjects:
             return None
         return Subject((self.shown, look.strength), lambda *work: self._improved(look, *work))
 
+    def _dreaming(self, look: Look) -> Subject | None:
+        """The dream as subject; None until its network is there."""
+        if self.dream is None:
+            if self.pending is None:
+                self.pending = self.study.submit(self._prepare_dream)
+            return None
+        return Subject(("dream", look.strength), partial(self.dream.improved, look.strength))
+
+    def _prepare_dream(self) -> None:
+        self.dream = Dream(self.machine)
+
     def close(self) -> None:
         """End what works in the background."""
         self.study.shutdown(cancel_futures=True)
-
-    def _wanted(self, look: Look, styles: tuple[StylePicture, ...]) -> tuple[str, float]:
-        return styles[look.style].path, look.brush
 
     def _change_to(self, wanted: tuple[str, float]) -> None:
         if wanted != self.shown:
