@@ -22,7 +22,7 @@ from nst_video.live.controller import Controller
 from nst_video.live.desk import Look
 from nst_video.live.follow import follow, to_uint8
 from nst_video.live.frames import Captured, Shown, StylePicture
-from nst_video.live.guide import enlarged
+from nst_video.live.guide import enlarged, recolored
 from nst_video.live.subjects import Subjects
 from nst_video.machine import resolve_machine
 from nst_video.options import LiveOptions, LookOptions, MachineOptions
@@ -62,14 +62,16 @@ class _Painting:
         content, canvas = resized(content, size), canvas.resized(size)
         step = follow(content, small)
         if step.trust.mean() < _NEW_SCENE:
-            return _begun(small, mirror, self.steps)
+            return _begun(small, mirror, self)
         return _Painting(step.content, canvas.moved(step, content), mirror, self.steps)
 
 
-def _begun(small: np.ndarray, mirror: bool, steps: int = 0) -> _Painting:
-    """A new scene is painted from the frame itself on."""
+def _begun(small: np.ndarray, mirror: bool, before: _Painting | None = None) -> _Painting:
+    """A new scene is painted from the frame itself on, in the colours of the painting there was."""
     content = small.astype(np.float32) / 255
-    return _Painting(content, Canvas.new(content), mirror, steps)
+    if before is None:
+        return _Painting(content, Canvas.new(content), mirror)
+    return _Painting(content, Canvas.new(recolored(content, before.canvas.painted)), mirror, before.steps)
 
 
 class Engine:

@@ -40,6 +40,14 @@ def fitted(before: np.ndarray, painted: np.ndarray, content: np.ndarray, weight:
     return slope * _grey(content)[..., None] + offset
 
 
+def recolored(content: np.ndarray, painted: np.ndarray) -> np.ndarray:
+    """`content` (H, W, 3) with the mean and the spread of every colour of a painting of something else."""
+    (mean, spread), (wanted_mean, wanted_spread) = (
+        (image.mean((0, 1)), image.std((0, 1)) + 1e-3) for image in (content, painted)
+    )
+    return ((content - mean) * (wanted_spread / spread) + wanted_mean).astype(np.float32)
+
+
 def enlarged(painted: np.ndarray, content: np.ndarray, large: np.ndarray) -> np.ndarray:
     """A painting (h, w, 3) of `content` at the size of `large` (H, W, 3), the same scene with more detail; float32.
 

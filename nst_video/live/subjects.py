@@ -45,9 +45,7 @@ class _Style:
 class Subjects:
     """The styles of a session, each made ready in the background when it is first chosen."""
 
-    def __init__(
-        self, encoder: Encoder, teacher: Teacher | None, *, look: LookOptions, machine: MachineOptions
-    ) -> None:
+    def __init__(self, encoder: Encoder, teacher: Teacher | None, look: LookOptions, machine: MachineOptions) -> None:
         """machine: settled, nothing in it is "auto" any more."""
         self.encoder, self.teacher, self.look, self.machine = encoder, teacher, look, machine
         self.device = machine.device
