@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from nst_video.live.follow import Step
-from nst_video.live.guide import fitted
+from nst_video.live.guide import fitted, recolored
 
 _DECAY = (0.6, 0.9)  # short: the objective is another one every frame
 _FIRST_RATE, _LAST_RATE = 0.05, 0.006  # change of a pixel in a step, in [0, 1], at first and in the end
 _RATE_AGE = 20.0  # steps after which a place has half its first rate
+_NEWEST = 0.35  # share of the newest step in what is shown
+_AGE_OF_CHANGE = 2.0  # steps that a painting counts as old when what it is painted for has changed
 _TINY = 1e-12
 
 
@@ -27,20 +29,21 @@ _TINY = 1e-12
 class Canvas:
     """A painting of one size and what its optimisation needs: float32 arrays (H, W, C).
 
-    painted (3 channels): RGB, not clipped. mean, square (3): averages of the gradient and of its square. age (1): steps
-    that the place has had.
+    painted (3 channels): RGB, not clipped. shown (3): its average over the last steps, steadier and no worse. mean,
+    square (3): averages of the gradient and of its square. age (1): steps that the place has had.
     """
 
     painted: np.ndarray
+    shown: np.ndarray
     mean: np.ndarray
     square: np.ndarray
     age: np.ndarray
 
     @staticmethod
     def new(content: np.ndarray) -> "Canvas":
-        """An empty canvas is the frame itself."""
+        """A canvas that begins as this picture, float32 (H, W, 3)."""
         zeros = np.zeros_like(content)
-        return Canvas(content, zeros, zeros, zeros[..., :1])
+        return Canvas(content, content, zeros, zeros, zeros[..., :1])
 
     @property
     def size(self) -> tuple[int, int]:
@@ -50,11 +53,12 @@ class Canvas:
     def moved(self, step: Step, before: np.ndarray) -> "Canvas":
         """The canvas under the next frame; `before` is the content (H, W, 3) that it was painted for."""
         certain = step.trust[..., None]
-        painted = step.moved(self.painted, cv2.INTER_CUBIC)
+        pictures = {name: step.moved(getattr(self, name), cv2.INTER_CUBIC) for name in ("painted", "shown")}
         if certain.min() < 1:
-            painted = certain * painted + (1 - certain) * fitted(before, self.painted, step.content, weight=step.trust)
+            new = (1 - certain) * fitted(before, self.shown, step.content, weight=step.trust)
+            pictures = {name: certain * picture + new for name, picture in pictures.items()}
         kept = {name: certain * step.moved(getattr(self, name)) for name in ("mean", "square", "age")}
-        return Canvas(painted, **kept)
+        return Canvas(**pictures, **kept)
 
     def resized(self, size: tuple[int, int]) -> "Canvas":
         """The canvas at (width, height) `size`."""
@@ -62,21 +66,30 @@ class Canvas:
             return self
         # The loss is a mean over the picture, so a pixel's gradient shrinks as their number grows.
         scale = self.size[0] * self.size[1] / (size[0] * size[1])
-        values = {name: resized(value, size) for name, value in vars(self).items()}
-        return Canvas(**values | {"mean": values["mean"] * scale, "square": values["square"] * scale**2})
+        pictures = {name: resized(getattr(self, name), size) for name in ("painted", "shown")}
+        # Linear: a square, or an age, that cubic interpolation made negative would be fatal.
+        kept = {name: resized(getattr(self, name), size, cv2.INTER_LINEAR) for name in ("mean", "square", "age")}
+        return Canvas(**pictures, mean=kept["mean"] * scale, square=kept["square"] * scale**2, age=kept["age"])
 
     def mirrored(self) -> "Canvas":
         """Left and right exchanged; what was known of the gradients does not hold for that."""
-        fresh = Canvas.new(np.ascontiguousarray(self.painted[:, ::-1]))
+        fresh = Canvas.new(np.ascontiguousarray(self.shown[:, ::-1]))
         return replace(fresh, age=np.ascontiguousarray(self.age[:, ::-1]))
 
-    def younger(self, age: float) -> "Canvas":
-        """The same painting, no place of it older than `age`: what it is painted for has changed."""
-        return replace(self, age=np.minimum(self.age, np.float32(age)))
+    def changed(self, style: np.ndarray | None) -> "Canvas":
+        """The canvas when what it is painted for has changed, into this style picture, float32 (h, w, 3), if any.
+
+        No place of it is old any more. Half of the way to the new colours is gone at once, a third of it to be seen.
+        """
+        age = np.minimum(self.age, np.float32(_AGE_OF_CHANGE))
+        if style is None:
+            return replace(self, age=age)
+        step = recolored(self.painted, style) - self.painted
+        return replace(self, painted=self.painted + step / 2, shown=self.shown + step / 3, age=age)
 
     def improved(self, objective: Callable[[Tensor], Any], steps: int, device: str) -> "Canvas":
         """The canvas after `steps` steps down the objective, which gives the loss (1,) of an image (1, 3, H, W)."""
-        painted, mean, square, age = (to_tensor(value, device) for value in vars(self).values())
+        painted, shown, mean, square, age = (to_tensor(value, device) for value in vars(self).values())
         for _ in range(steps):
             gradient = _gradient(objective, painted)
             age = age + 1
@@ -85,7 +98,8 @@ class Canvas:
             unbiased = mean / (1 - _DECAY[0] ** age)
             spread = (square / (1 - _DECAY[1] ** age)).sqrt()
             painted = painted - _rate(age) * unbiased / (spread + _TINY)
-        return Canvas(*(to_array(value) for value in (painted, mean, square, age)))
+            shown = shown + (painted - shown) * (1 / age).clamp_min(_NEWEST)
+        return Canvas(*(to_array(value) for value in (painted, shown, mean, square, age)))
 
 
 def _rate(age: Tensor) -> Tensor:
@@ -111,8 +125,8 @@ def to_array(tensor: Tensor) -> np.ndarray:
     return np.ascontiguousarray(tensor[0].permute(1, 2, 0).cpu().numpy())
 
 
-def resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An array (H, W, C) at (width, height) `size`."""
+def resized(array: np.ndarray, size: tuple[int, int], larger: int = cv2.INTER_CUBIC) -> np.ndarray:
+    """An array (H, W, C) at (width, height) `size`; `larger` is OpenCV's interpolation where it grows."""
     smaller = size[0] < array.shape[1]
-    found = cv2.resize(array, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+    found = cv2.resize(array, size, interpolation=cv2.INTER_AREA if smaller else larger)
     return found.reshape(size[1], size[0], array.shape[2])

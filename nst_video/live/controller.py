@@ -11,7 +11,7 @@ from statistics import median
 _LONG_SIDES = (96, 112, 128, 144, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1920)
 _STEPS_PER_SECOND = 12.0  # fewer, and paint lags behind what moves
 _ROOM = 0.8  # of the time there is, that a larger size may be predicted to take
-_LATE = 1.1  # of the time there is, that counts as too slow
+_LATE = 0.95  # of the time there is, that counts as too slow
 _PATIENCE_DOWN, _PATIENCE_UP = 0.5, 2.0  # seconds for which it must be so
 _PAUSE = 1.0  # seconds between two changes at least
 _LONGEST_WAIT = 60.0  # before a size is tried again that did not hold
@@ -58,7 +58,7 @@ class Controller:
         self.sizes = sizes(window, smallest)
         fitting = [index for index, size in enumerate(self.sizes) if max(size) <= begin]
         self.index = fitting[-1] if fitting else 0
-        self.frame, self.step = Recent(), Recent()
+        self.fixed, self.following, self.step = Recent(), Recent(), Recent()
         self.changed: float | None = None  # when the size last did
         self.slow, self.roomy = Timer(), Timer()
         self.wait, self.failed = _PATIENCE_UP, len(self.sizes)
@@ -72,9 +72,12 @@ class Controller:
         """One optimisation step at the present size took this long."""
         self.step.times.append(seconds)
 
-    def measured_frame(self, seconds: float, now: float) -> bool:
-        """A frame took this long beside the optimisation, up to `now`; True where the size changes because of it."""
-        self.frame.times.append(seconds)
+    def measured_frame(self, fixed: float, following: float, now: float) -> bool:
+        """What a frame took beside the optimisation, up to `now`: at the size of the window, and at the present size.
+        True where the size changes because of it.
+        """
+        self.fixed.times.append(fixed)
+        self.following.times.append(following)
         slow = self.slow.lasted(self._load(self.index) > _LATE, now)
         room = self.index + 1 < len(self.sizes) and self._load(self.index + 1) < _ROOM
         roomy = self.roomy.lasted(room, now)
@@ -94,19 +97,20 @@ class Controller:
         if index < self.index:  # a size that did not hold is tried again, but ever more rarely
             self.wait = min(2 * self.wait, _LONGEST_WAIT) if self.index >= self.failed else 2 * _PATIENCE_UP
             self.failed = self.index
-        for recent in (self.frame, self.step):
+        for recent in (self.following, self.step):
             recent.scale(self._ratio(index))
         self.index, self.changed = index, now
         self.slow, self.roomy = Timer(), Timer()
 
     def _fitting(self) -> int:
         """The largest smaller size that is predicted to hold."""
-        return max((index for index in range(self.index) if self._load(index) < 1), default=0)
+        return max((index for index in range(self.index) if self._load(index) < _ROOM), default=0)
 
     def _load(self, index: int) -> float:
         """Time taken at that size, as predicted from the present one, in units of the time there is."""
         ratio = self._ratio(index)
-        return ratio * max(self.frame.median * self.fps, self.step.median * _STEPS_PER_SECOND)
+        frame = self.fixed.median + ratio * self.following.median
+        return max(frame * self.fps, ratio * self.step.median * _STEPS_PER_SECOND)
 
     def _ratio(self, index: int) -> float:
         (width, height), (now_width, now_height) = self.sizes[index], self.size

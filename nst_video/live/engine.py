@@ -31,7 +31,6 @@ from nst_video.teacher import load_teacher
 log = logging.getLogger(__name__)
 
 _NEW_SCENE = 0.25  # share of the picture that must be known from before, or everything begins anew
-_AGE_OF_CHANGE = 2.0  # steps that a painting counts as old when what it is painted for has changed
 _MOST_STEPS = 8  # for one frame: a quick machine need not run hot
 
 
@@ -71,7 +70,7 @@ def _begun(small: np.ndarray, mirror: bool, before: _Painting | None = None) -> 
     content = small.astype(np.float32) / 255
     if before is None:
         return _Painting(content, Canvas.new(content), mirror)
-    return _Painting(content, Canvas.new(recolored(content, before.canvas.painted)), mirror, before.steps)
+    return _Painting(content, Canvas.new(recolored(content, before.canvas.shown)), mirror, before.steps)
 
 
 class Engine:
@@ -99,11 +98,12 @@ class Engine:
         small = cv2.resize(large, controller.size, interpolation=cv2.INTER_AREA)
         self.task = _Task(small, look, styles)
         self.news.set()
-        before = self.painting
+        before, fitted = self.painting, time.monotonic()
         painting = before.onto(small, look.mirror) if before else _begun(small, look.mirror)
+        followed = time.monotonic()
         rgb = _drawn(painting, large, look)
         finished = time.monotonic()
-        if controller.measured_frame(finished - begun, finished):
+        if controller.measured_frame(fitted - begun + finished - followed, followed - fitted, finished):
             log.debug("painting at %dx%d", *controller.size)
         evaluations, self.seen = painting.steps - self.seen, painting.steps
         return Shown(
@@ -159,9 +159,11 @@ class Engine:
         if subject is None:
             self.painting = painting
             return key
-        canvas = painting.canvas if subject.key == key else painting.canvas.younger(_AGE_OF_CHANGE)
-        improved = subject.improved(canvas, painting.content, 1)
-        self.painting = _Painting(painting.content, improved, painting.mirror, painting.steps + 1)
+        if subject.key != key:
+            painting = replace(painting, canvas=painting.canvas.changed(subject.picture))
+            self.painting = painting  # so that it is seen before the first step is done
+        improved = subject.improved(painting.canvas, painting.content, 1)
+        self.painting = replace(painting, canvas=improved, steps=painting.steps + 1)
         controller = self.controller
         if controller and improved.size == controller.size:
             controller.measured_step(time.perf_counter() - begun)
@@ -170,7 +172,7 @@ class Engine:
 
 def _drawn(painting: _Painting, large: np.ndarray, look: Look) -> np.ndarray:
     """The painting uint8 at the size of the camera's picture `large`."""
-    painted, content = painting.canvas.painted, painting.content
+    painted, content = painting.canvas.shown, painting.content
     if look.keep_colors:
         painted = to_array(keep_colors(to_tensor(painted, "cpu"), to_tensor(content, "cpu")))
     return to_uint8(enlarged(painted, content, large.astype(np.float32) / 255))

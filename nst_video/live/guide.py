@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 _LEAST_CONTRAST = (4 / 255) ** 2  # variance of the grey values below which the fit is a constant
-_NEAR = 4  # pixels: half a window, for edges
+_NEAR = 3  # pixels: half a window, for edges
 _FAR = 20  # for places that have to borrow their colours
 
 
