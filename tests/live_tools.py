@@ -111,8 +111,8 @@ def shown(number=0, size=SIZE, moment=None, painter=None, look=None):
 
 
 @contextmanager
-def running(work):
-    """`work` in a thread; what it raises is raised here at the end."""
+def running(work, desk):
+    """`work` in a thread until it is told to quit at the end; what it raises is raised here."""
     errors = []
 
     def call():
@@ -126,6 +126,7 @@ def running(work):
     try:
         yield thread
     finally:
+        desk.press("q")
         thread.join(PATIENCE)
         assert not thread.is_alive()
     if errors:

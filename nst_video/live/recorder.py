@@ -37,6 +37,7 @@ CLOCK = Fraction(1, 1000)  # seconds: the unit of Matroska, so that no time is r
 CODEC, PRESET, CRF = "libx264", "ultrafast", 20
 UNFINISHED = ".unfinished.mkv"
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+TOLD = (NstVideoError, OSError, av.error.FFmpegError)  # ends a recording, and not the session
 TIME_IN_NAMES = "live-%Y%m%d-%H%M%S"
 
 
@@ -130,6 +131,7 @@ class Recorder:
             self._end()
         for recording in [one for one in self._ending if one.ended]:
             self._ending.remove(recording)
+            recording.check()
             if recording.outcome:
                 self.message = recording.outcome
 
@@ -177,6 +179,11 @@ class Recording:
         """Wait until it is finished."""
         self._worker.close()
 
+    def check(self) -> None:
+        """Raises what is a fault of this program."""
+        if self._worker.error is not None and not isinstance(self._worker.error, TOLD):
+            raise self._worker.error
+
     def _encode(self, item: tuple[np.ndarray, int]) -> None:
         if self._output is None:
             self._output = _open(self.target, self._part, self.size)
@@ -192,14 +199,17 @@ class Recording:
             if self._worker.error is not None:
                 raise self._worker.error
             log.info("recorded %s (%d frames, %d lost)", self.target, len(self._output.pts), self.lost)
-        except (NstVideoError, OSError, av.error.FFmpegError) as error:
+        except TOLD as error:
             self.outcome = self._told(error)
             log.warning("%s", self.outcome)
             raise
 
     def _told(self, error: BaseException) -> str:
+        if self._part.exists() and not self._part.stat().st_size:
+            self._part.unlink()
         kept = next((path for path in (self.target, self._part) if path.exists()), None)
-        what = str(error).removesuffix(NOTHING_KEPT) if isinstance(error, NstVideoError) else f"{self.target}: {error}"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        what = reason.removesuffix(NOTHING_KEPT) if isinstance(error, NstVideoError) else f"{self.target}: {reason}"
         return f"recording ended: {what}; " + (f"what was recorded is in {kept}" if kept else "nothing was recorded")
 
 
@@ -217,7 +227,11 @@ def _open(target: Path, part: Path, size: tuple[int, int]) -> VideoOutput:
     )
     settings: dict[str, Any] = {"codec": CODEC, "crf": CRF, "preset": PRESET, "start": None, "end": None}
     with disk_errors(target):
-        return VideoOutput(str(part), info=info, size=size, part=part, alone=True, **settings)
+        part.touch(exist_ok=False)  # FFmpeg makes it with the first packet, which is late to hear that it cannot
+        output = VideoOutput(str(part), info=info, size=size, part=part, alone=True, **settings)
+    # What is there after a crash is what was handed to the system: every packet, in short clusters.
+    output.container.container_options.update(cluster_time_limit="500", flush_packets="1")
+    return output
 
 
 def _publish(part: Path, target: Path, pts: list[int]) -> Path:

@@ -234,18 +234,18 @@ class Session:
     def _show_all(self, painting: Painting, stop: Callable[[], bool]) -> None:
         shown: Shown | None = None
         told: tuple[Setting, str] | None = None
-        drawn = 0.0
+        drawn, number = 0.0, -1
         while not stop():
             if self._window is not None:
                 self._window.poll()
             setting = self._desk.setting
             if setting.view.quit:
                 return
-            hold = setting.view.frozen and shown is not None
-            new = None if hold else painting.newest(shown.number if shown else -1, timeout=TICK)
-            if hold:
+            new = painting.newest(after=number, timeout=TICK)
+            number = new.number if new else number
+            if setting.view.frozen and shown is not None:
+                new = None  # what was being painted when the picture was frozen is never shown
                 self.meter.skip()
-                time.sleep(TICK)
             facts = self._facts(setting)
             now = (setting, facts.message)
             shown = new or shown
