@@ -42,6 +42,7 @@ def run_live(
     """
     windowed = _check(styles, options, outputs)
     with ExitStack() as stack:
+        display = stack.enter_context(_display() if windowed else ExitStack())
         shelf = stack.enter_context(closing(Shelf(styles)))
         shelf.start()
         camera = stack.enter_context(closing(make_camera(options.camera, options.size, options.fps)))
@@ -63,6 +64,7 @@ def run_live(
             opened.append(_web_page(desk, options))
         if windowed:
             window = _window(desk, size)
+            display.close()
             opened.insert(0, window)  # first, so that nothing else adds to its latency
         log.info("%s: %d x %d, shown at %d x %d; h shows the keys, q quits", camera.name, width, height, *size)
         session = Session(
@@ -82,10 +84,6 @@ def _check(styles: Sequence[str], options: LiveOptions, outputs: Sequence[Output
     check_folder(options.folder)
     if options.record is not None:
         check_recording(options.record)
-    if windowed:
-        from nst_video.live.window import check_display
-
-        check_display()
     return windowed
 
 
@@ -98,6 +96,14 @@ def _look(options: LiveOptions) -> Look:
         mirror=mirror,
         dream=options.dream,
     )
+
+
+def _display() -> ExitStack:
+    from nst_video.live.window import display_checked
+
+    with ExitStack() as stack:
+        stack.enter_context(display_checked())
+        return stack.pop_all()
 
 
 def _window(desk: Desk, size: tuple[int, int]) -> Any:

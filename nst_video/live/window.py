@@ -4,7 +4,9 @@ import importlib.metadata
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import cv2
 import numpy as np
@@ -17,57 +19,77 @@ from nst_video.live.overlay import composed
 
 TITLE = "nst-video"
 ELSEWHERE = "--serve 8080 shows the picture in a browser instead"
-TRIAL = "import cv2; cv2.namedWindow('display check'); import os; os._exit(0)"
+# It stays connected until it is told to end: a display that nobody is connected to may start anew (Xvfb does), and
+# would refuse the real window just then.
+TRIAL = "import cv2; cv2.namedWindow('display check'); cv2.destroyAllWindows(); print('good', flush=True)"
 TRIAL_WITHIN = 60.0  # seconds
 MODIFIERS = 0xFFFF  # what GTK adds to a key's code lies above
 
-# A message that says what is wrong, or "".
-Trial = Callable[[], str]
+# Holds a display open, and says what is wrong with it, "" for nothing.
+Trial = Callable[[], AbstractContextManager[str]]
 
 
-def try_window() -> str:
-    """Open a window in a process of its own: the toolkits below OpenCV end the whole process where they cannot. Returns
-    what they say of it, "" where the window opens.
+@contextmanager
+def try_window() -> Iterator[str]:
+    """Open a window in a process of its own, which ends with the `with` block: the toolkits below OpenCV end the whole
+    process where they cannot.
     """
-    command = [sys.executable, "-P", "-c", f"import sys; sys.path[:] = sys.argv[1:]; {TRIAL}", *map(str, sys.path)]
+    code = f"import os, sys; sys.path[:] = sys.argv[1:]; {TRIAL}; sys.stdin.read(); os._exit(0)"
     try:
-        done = subprocess.run(
-            command,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code, *map(str, sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            timeout=TRIAL_WITHIN,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    if done.returncode == 0:
+    except OSError as error:
+        yield str(error)
+        return
+    giving_up = threading.Timer(TRIAL_WITHIN, process.kill)
+    giving_up.start()
+    try:
+        yield _trouble(process)
+    finally:
+        giving_up.cancel()
+        process.kill()
+        process.communicate()
+
+
+def _trouble(process: "subprocess.Popen[str]") -> str:
+    """What the process has to say, once its window is open or it has ended."""
+    assert process.stdout is not None
+    if process.stdout.readline():
         return ""
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return lines[0] if lines else f"it ended with status {done.returncode}"
+    _, said = process.communicate()
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[0] if lines else f"it ended with status {process.returncode}"
 
 
-def check_display(
+@contextmanager
+def display_checked(
     platform: str = sys.platform,
     environment: Mapping[str, str] = os.environ,
     framework: Callable[[], str] = cv2.currentUIFramework,
     trial: Trial = try_window,
-) -> None:
-    """Raises ResourceError, which says what to do, where a window cannot be opened."""
+) -> Iterator[None]:
+    """Inside, a window can be opened. Raises ResourceError, which says what to do, where it cannot."""
     if not framework():
         raise ResourceError(f"no window: {_headless()}; or {ELSEWHERE}")
     if platform != "linux":
+        yield
         return
     if not environment.get("DISPLAY") and not environment.get("WAYLAND_DISPLAY"):
         raise ResourceError(
             "no window: there is no display (DISPLAY and WAYLAND_DISPLAY are not set); run it in a desktop session, "
             f"or under `xvfb-run`, or with `ssh -X`; {ELSEWHERE}"
         )
-    trouble = trial()
-    if trouble:
-        wayland = "; OpenCV needs XWayland" if not environment.get("DISPLAY") else ""
-        raise ResourceError(f"no window: the display cannot be used ({trouble}{wayland}); {ELSEWHERE}")
+    with trial() as trouble:
+        if trouble:
+            wayland = "; OpenCV needs XWayland" if not environment.get("DISPLAY") else ""
+            raise ResourceError(f"no window: the display cannot be used ({trouble}{wayland}); {ELSEWHERE}")
+        yield
 
 
 def _headless() -> str:
@@ -108,7 +130,7 @@ class Window:
     """
 
     def __init__(self, desk: Desk, size: tuple[int, int], title: str = TITLE) -> None:
-        """size: (width, height) in pixels of the picture at first. Call check_display before."""
+        """size: (width, height) in pixels of the picture at first. Made inside display_checked."""
         self._desk, self._title = desk, title
         self._size = size
         self._full_screen = self._visible = False
