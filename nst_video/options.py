@@ -299,11 +299,14 @@ class DreamOptions:
     octaves: int = option(4, Number(1, 16, whole=True), "sizes that are dreamed one after the other", metavar="N")
     octave_scale: float = option(1.4, Number(1.05, 4), "how much larger each of them is", metavar="X")
     first_iterations: int = option(12, _COUNT, "steps for each octave of a shot's first frame", metavar="N")
-    iterations: int = option(3, _COUNT, "steps for each octave of each later frame", metavar="N")
-    step: float = option(1.5, Number(0, 100), "length of a step, in levels of 255", metavar="X")
-    smoothing: float = option(
-        0.5, Number(0, 4), "blur of the gradient: less makes finer, more makes broader shapes", metavar="X"
+    iterations: float = option(
+        3.0,
+        Number(0, 1000),
+        "steps for each octave of each later frame, longer where there is more to dream",
+        metavar="N",
     )
+    step: float = option(1.0, Number(0, 100), "length of a step, in levels of 255", metavar="X")
+    smoothing: float = option(0.25, Number(-1, 4), "less makes finer, more makes broader shapes", metavar="X")
     jitter: int = option(
         32, Number(0, 512, whole=True), "pixels by which the picture is shifted about under the network", metavar="N"
     )

@@ -1,6 +1,7 @@
 """The window, in a real display: `nst-video live` as a process, keys by xdotool, screenshots, signals."""
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -314,12 +315,12 @@ def test_a_display_is_tried_before_it_is_used_and_held_until_it_is():
         yield ""
         held.clear()
 
-    with display_checked("linux", {"DISPLAY": ":0"}, lambda: "QT", trial):
+    with display_checked("linux", {"DISPLAY": ":0"}, lambda: "QT", trial, ()):
         assert held
     assert not held
     with (
         pytest.raises(ResourceError, match="no xcb"),
-        display_checked("linux", {"DISPLAY": ":0"}, lambda: "QT", lambda: nullcontext("no xcb")),
+        display_checked("linux", {"DISPLAY": ":0"}, lambda: "QT", lambda: nullcontext("no xcb"), ()),
     ):
         pass
 
@@ -332,3 +333,46 @@ def test_codes_of_keys():
     assert [typed(code) for code in (-1, 0, 65361, 65470, 0x250000)] == [
         ""
     ] * 5  # none, arrow, function key, Windows' arrow
+
+
+def test_a_window_that_would_hang_is_refused(display):
+    with pytest.raises(ResourceError, match="import cv2 before anything else"):
+        display_checked("linux", {"DISPLAY": display}, lambda: "QT", modules=["av", "cv2"]).__enter__()
+    with display_checked("linux", {"DISPLAY": display}, lambda: "QT", lambda: nullcontext(""), ["cv2", "av"]):
+        pass
+
+
+def test_the_program_paints_in_a_window_with_its_own_engine(display, tmp_path):
+    """Nothing stands in for anything: camera file, engine, window, keys, recording."""
+    samples = Path(__file__).parent.parent / "samples"
+    words = [samples / "oil.jpg", "--camera", samples / "bunny.mp4", "--size", 128, "--folder", tmp_path, "--json"]
+    errors = tmp_path / "errors"
+    with errors.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nst_video", "live", *map(str, words)],
+            env=environment(DISPLAY=display),
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+    xdotool = ["xdotool", "search", "--name", "^nst-video$"]
+
+    def window_number():
+        assert process.poll() is None, errors.read_text()
+        return subprocess.run(xdotool, env=environment(DISPLAY=display), capture_output=True, check=False).stdout
+
+    def press(key):
+        words = [*xdotool, "key", key]
+        subprocess.run(words, env=environment(DISPLAY=display), capture_output=True, check=False)
+
+    try:
+        wait_for(window_number, "the window")
+        press("s")
+        wait_for(lambda: list(tmp_path.glob("*.png")), "the snapshot")
+        press("q")
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors.read_text()
+    facts = json.loads(out)
+    assert facts["frames"] > 0
+    assert facts["latency_median"] > 0

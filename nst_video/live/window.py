@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import cv2
@@ -74,10 +74,13 @@ def display_checked(
     environment: Mapping[str, str] = os.environ,
     framework: Callable[[], str] = cv2.currentUIFramework,
     trial: Trial = try_window,
+    modules: Iterable[str] = sys.modules,
 ) -> Iterator[None]:
     """Inside, a window can be opened. Raises ResourceError, which says what to do, where it cannot."""
     if not framework():
         raise ResourceError(f"no window: {_headless()}; or {ELSEWHERE}")
+    if platform == "linux" and _is_first("av", modules):
+        raise ResourceError(f"no window: PyAV was loaded before OpenCV; import cv2 before anything else; {ELSEWHERE}")
     if platform != "linux":
         yield
         return
@@ -91,6 +94,11 @@ def display_checked(
             wayland = "; OpenCV needs XWayland" if not environment.get("DISPLAY") else ""
             raise ResourceError(f"no window: the display cannot be used ({trouble}{wayland}); {ELSEWHERE}")
         yield
+
+
+def _is_first(name: str, modules: Iterable[str]) -> bool:
+    """Whether PyAV or OpenCV, whichever it is, was loaded before the other."""
+    return [module for module in modules if module in ("av", "cv2")][:1] == [name]
 
 
 def _headless() -> str:
