@@ -11,7 +11,7 @@ from nst_video.errors import NstVideoError, ResourceError, Stopped
 from nst_video.stopping import Stopper, Terminated
 from nst_video.terminal import log_lines, say, tell
 
-COMMANDS = ("dream", "score", "status", "info")  # modules of nst_video.commands; anything else is the input of `paint`
+COMMANDS = ("live", "dream", "score", "status", "info")  # modules of nst_video.commands; others are `paint`'s input
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -132,8 +132,12 @@ _STILL = 0.5
 
 
 def blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, C, H, W) with replicated borders."""
+    """Gaussian blur of float32 (B, C, H, W), without a gradient, with replicated borders."""
     radius = int(3 * sigma + 0.5)
+    if image.device.type == "cpu":  # OpenCV takes an eighth of the time of a convolution there
+        side, planes = (2 * radius + 1, 2 * radius + 1), image.detach().flatten(0, 1).numpy()
+        done = [cv2.GaussianBlur(plane, side, sigma, borderType=cv2.BORDER_REPLICATE) for plane in planes]
+        return torch.from_numpy(np.stack(done)).view(image.shape)
     x = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
     kernel = torch.exp(-0.5 * (x / sigma) ** 2)
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(image.shape[1], 1, 1, -1)

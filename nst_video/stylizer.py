@@ -124,12 +124,12 @@ class Stylizer:
         for size, evaluations in zip(sizes, shares(self.effort.first_iterations or 0, len(sizes)), strict=True):
             content = resize(image, size)
             start, curvature = resize(found[-1].image, size) if found else self._start(content, state.seed), None
-            objective = self._objective(content, controls, correction)
+            objective = self.objective(content, controls, correction)
             for part in parts(evaluations, _LOOK_EVALUATIONS if self.teacher else evaluations):
                 found.append(self._minimise(objective, start, content, part, curvature))
                 start, curvature = found[-1].image, found[-1].curvature
-                correction = self._corrected(start, controls, correction)
-                objective = objective.aimed_at(self._targets(content, controls, correction))
+                correction = self.corrected(start, controls, correction)
+                objective = objective.aimed_at(self.targets(content, controls, correction))
         return found, correction
 
     def _later(
@@ -146,12 +146,12 @@ class Stylizer:
         fill = paint_revealed(image, 1 - held, state.content, state.outputs[:, 0].clamp(0, 1))
         start = (past.warped * past.trust).sum(1) + (1 - held) * fill
         correction = state.correction
-        objective = self._objective(image, controls, correction, past)
+        objective = self.objective(image, controls, correction, past)
         curvature = None if state.curvature is None else _moved(state.curvature, motion.flows[:, 0], image.shape)
         evaluations = round(chosen(controls.iterations, self.effort.iterations))
         found = self._minimise(objective, start, image, evaluations, curvature)
         looks = state.frame % _LOOK_FRAMES == 0 or not correction
-        return [found], self._corrected(found.image, controls, correction) if looks else correction
+        return [found], self.corrected(found.image, controls, correction) if looks else correction
 
     def _minimise(
         self, objective: FrameObjective, start: Tensor, content: Tensor, evaluations: int, curvature: Curvature | None
@@ -179,10 +179,11 @@ class Stylizer:
         """What the coarsest scale of a first frame starts from, like `content` (L, 3, h, w)."""
         return STARTS[self.effort.init](content, self.styles, torch.Generator().manual_seed(seed))
 
-    def _objective(
+    def objective(
         self, content: Tensor, controls: Controls, correction: Statistics, past: Past | None = None
     ) -> FrameObjective:
-        targets = self._targets(content, controls, correction)
+        """The loss of images (L, 3, H, W) painted from the frame `content` of that size."""
+        targets = self.targets(content, controls, correction)
         return FrameObjective(
             self.encoder, self.look, content=content, styles=targets, weights=self.weights(controls), past=past
         )
@@ -203,12 +204,12 @@ class Stylizer:
             temporal=chosen(controls.temporal_weight, self.coherence.temporal_weight, default.temporal_weight),
         )
 
-    def _targets(self, image: Tensor, controls: Controls, correction: Statistics) -> Statistics:
+    def targets(self, image: Tensor, controls: Controls, correction: Statistics) -> Statistics:
         """Gram matrices of the style pictures at their size beside `image`, corrected: layer -> (1 or L, N, N)."""
         targets = self._style(image, controls, taught=False)
         return targets | {layer: targets[layer] + added for layer, added in correction.items()}
 
-    def _corrected(self, image: Tensor, controls: Controls, before: Statistics) -> Statistics:
+    def corrected(self, image: Tensor, controls: Controls, before: Statistics) -> Statistics:
         """The correction after the teacher has looked at `image` (L, 3, H, W); none where there is no teacher."""
         if self.teacher is None:
             return {}
