@@ -18,7 +18,7 @@ PATIENCE = 60.0  # seconds, on a machine that has other things to do
 
 
 def program():
-    """Path of the browser. A test that needs it is skipped where there is none, unless NST_VIDEO_REQUIRE_BROWSER is set."""
+    """Path of the browser. Without one its tests are skipped, or fail where NST_VIDEO_REQUIRE_BROWSER is set."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         (pytest.fail if os.environ.get("NST_VIDEO_REQUIRE_BROWSER") else pytest.skip)(f"none of {', '.join(NAMES)}")
@@ -48,17 +48,17 @@ def browser(folder):
     ]
     with (folder / "chromium.log").open("wb") as told:
         process = subprocess.Popen([program(), *options], stdout=told, stderr=told)
-    opened = []
 
     def tab(address="about:blank"):
         request = urllib.request.Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")
         with local.open(request, timeout=PATIENCE) as answer:
             url = json.load(answer)["webSocketDebuggerUrl"]
         socket = websockets.sync.client.connect(url, max_size=None, proxy=None, compression=None)
-        opened.append(Tab(socket))
-        opened[-1].go(address)
-        return opened[-1]
+        opened = Tab(sockets.enter_context(socket))
+        opened.go(address)
+        return opened
 
+    sockets = contextlib.ExitStack()
     try:
         local = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         told = folder / "DevToolsActivePort"
@@ -70,8 +70,7 @@ def browser(folder):
         port = until(said, "Chromium")[0]
         yield tab
     finally:
-        for each in opened:
-            each.socket.close()
+        sockets.close()
         process.terminate()
         try:
             process.wait(PATIENCE)
@@ -84,8 +83,9 @@ class Tab:
     """A page that is open in the browser."""
 
     def __init__(self, socket):
-        self.socket, self.number = socket, 0
-        self.send("Page.enable")
+        self.socket, self.number, self.faults = socket, 0, []
+        for part in ("Page", "Runtime", "Log"):
+            self.send(f"{part}.enable")
 
     def send(self, method, **params):
         """The result of a command."""
@@ -94,6 +94,10 @@ class Tab:
         deadline = time.monotonic() + PATIENCE
         while (left := deadline - time.monotonic()) > 0:
             answer = json.loads(self.socket.recv(timeout=left))
+            if answer.get("method") == "Runtime.exceptionThrown" or (
+                answer.get("method") == "Log.entryAdded" and answer["params"]["entry"]["level"] == "error"
+            ):
+                self.faults.append(answer["params"])
             if answer.get("id") == self.number:
                 assert "error" not in answer, answer
                 return answer["result"]
@@ -112,23 +116,39 @@ class Tab:
 
     def text(self, selector):
         """What is written there, "" where nothing is seen."""
-        return self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
+        return self.run(f"""(() => {{
+          const element = document.querySelector({json.dumps(selector)});
+          return element?.checkVisibility() ? element.innerText : "";
+        }})()""")
 
     def press(self, key, code=0):
         """A key of the keyboard."""
         text = {"text": key} if len(key) == 1 else {}
         for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code or ord(key[0].upper()), **text)
+            self.send(
+                "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code or ord(key[0].upper()), **text
+            )
 
     def click(self, selector, count=1):
         """The left button of the mouse in the middle of an element."""
-        x, y = self.run(
-            f"(() => {{const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'nearest'}});"
-            "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]})()"
-        )
+        x, y = self._middle(selector)
         for number in range(1, count + 1):
             for kind in ("mousePressed", "mouseReleased"):
                 self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=number)
+
+    def _middle(self, selector):
+        return self.run(f"""(() => {{
+          const element = document.querySelector({json.dumps(selector)});
+          element.scrollIntoView({{block: "nearest"}});
+          const at = element.getBoundingClientRect();
+          return [at.x + at.width / 2, at.y + at.height / 2];
+        }})()""")
+
+    def touch(self, selector):
+        """A finger's tap in the middle of an element."""
+        at = [dict(zip("xy", self._middle(selector), strict=True))]
+        for kind, points in (("touchStart", at), ("touchEnd", [])):
+            self.send("Input.dispatchTouchEvent", type=kind, touchPoints=points)
 
     def size(self, width, height, *, phone=False):
         """Give the page this many pixels."""
