@@ -70,3 +70,15 @@ def parse_style(text: str) -> tuple[str, float]:
         return file, float(weight)
     except ValueError:
         return text, 1.0
+
+
+def add_fields(parser: argparse.ArgumentParser, title: str, group: Any) -> None:
+    """Add every field of one dataclass of options, as a section of its own."""
+    section = parser.add_argument_group(title)
+    for item in fields(group):
+        _add_option(section, item.name, item.default, **item.metadata)
+
+
+def made_of(args: argparse.Namespace, group: Any) -> Any:
+    """The dataclass of options with what was given for its fields; UsageError for what is out of range."""
+    return group(**{item.name: getattr(args, item.name) for item in fields(group)})

@@ -11,7 +11,7 @@ from nst_video.errors import NstVideoError, ResourceError, Stopped
 from nst_video.stopping import Stopper, Terminated
 from nst_video.terminal import log_lines, say, tell
 
-COMMANDS = ("score", "status", "info")  # modules of nst_video.commands; anything else is the input of `paint`
+COMMANDS = ("live", "score", "status", "info")  # modules of nst_video.commands; anything else is the input of `paint`
 
 
 def main(argv: Sequence[str] | None = None) -> int:

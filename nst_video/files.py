@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,6 +53,28 @@ def settle(part: Path, target: Path) -> None:
     sync(part)
     os.replace(part, target)
     sync_folder(target.parent)
+
+
+def settle_new(part: Path, names: Iterable[Path]) -> Path:
+    """Gives a finished file the first of `names` that nothing has yet, also where another program takes one at the same
+    moment; returns it.
+    """
+    sync(part)
+    for name in names:
+        try:
+            os.link(part, name)
+            part.unlink()
+        except FileExistsError:
+            continue
+        except OSError:  # a disk without links: the name is taken by an empty file first
+            try:
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            except FileExistsError:
+                continue
+            os.replace(part, name)
+        sync_folder(name.parent)
+        return name
+    raise FileExistsError(errno.EEXIST, "every name is taken", str(part))
 
 
 def write_whole(target: Path, content: bytes) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 # Name -> what it means; those that a system lacks (Windows has no SIGHUP) are left out.
 MEANINGS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "the terminal was closed"}
 
+_PATIENCE = "finishing this frame and saving; a second signal stops at once"
+
 
 class Terminated(BaseException):
     """A signal arrived. Like KeyboardInterrupt no Exception, so that only clean-up stands between it and the end."""
@@ -41,7 +43,9 @@ class Stopper:
         """tell: called from a signal handler, with a line for people."""
         self._tell = tell
         self._patient = False
+        self._patience = _PATIENCE
         self.asked = False
+        self.signal: int | None = None  # the one by which it was asked
         self.kept = "no output was written"  # what is left of a render that was stopped at once
 
     @contextmanager
@@ -62,9 +66,9 @@ class Stopper:
                 signal.signal(number, before[number])
 
     @contextmanager
-    def patience(self) -> Iterator[Callable[[], bool]]:
-        """Inside, the first signal waits for whoever asks the function given."""
-        self._patient = True
+    def patience(self, saying: str = _PATIENCE) -> Iterator[Callable[[], bool]]:
+        """Inside, the first signal waits for whoever asks the function given, and `saying` is told at once."""
+        self._patient, self._patience = True, saying
         try:
             yield lambda: self.asked
         finally:
@@ -83,5 +87,5 @@ class Stopper:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self._patient or self.asked:
             raise Terminated(number)
-        self.asked = True
-        self._tell("finishing this frame and saving; a second signal stops at once")
+        self.asked, self.signal = True, number
+        self._tell(self._patience)

@@ -110,6 +110,21 @@ KEYS: Mapping[str, Key] = MappingProxyType(
 )
 _ALSO = {"=": "+", "_": "-", " ": "space", "\x1b": "escape"}  # the same keys without shift, or as characters
 
+_TYPED = {"escape": "Esc"}  # how a person reads the key, where it is not the name
+
+
+def key_lines() -> tuple[str, ...]:
+    """A line for each meaning, keys, tab, meaning; those of the styles in one.
+
+    >>> key_lines()[:2]
+    ('q, Esc\\tquit', 'space\\tfreeze the picture')
+    """
+    keys: dict[str, list[str]] = {}
+    for key, what in KEYS.items():
+        keys.setdefault("style of that number" if key.isdecimal() else what.meaning, []).append(_TYPED.get(key, key))
+    names = {meaning: f"{all_[0]}-{all_[-1]}" if len(all_) > 2 else ", ".join(all_) for meaning, all_ in keys.items()}
+    return tuple(f"{name}\t{meaning}" for meaning, name in names.items())
+
 
 class Desk:
     """The setting of a session, which any thread may read or change."""

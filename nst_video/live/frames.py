@@ -32,7 +32,7 @@ class StylePicture:
 
 @dataclass(frozen=True)
 class Shown:
-    """A painted frame, ready for every output: uint8 (H, W, 3) RGB at the size of the window.
+    """A painted frame, ready for every output: uint8 (H, W, 3) RGB at the size of the window, not written to again.
 
     before: the camera's picture at the same size, mirrored like `rgb`. captured, finished: seconds of
     time.monotonic(). size: (width, height) in which it was painted. evaluations: of the loss for this frame. style:

@@ -1,0 +1,15 @@
+"""The command line with the tests' painter in `live`: run as a process of its own, arguments as of nst-video."""
+
+import os
+import sys
+from functools import partial
+
+from live_tools import TwistPainter
+
+from nst_video import cli
+from nst_video.commands import live
+
+if __name__ == "__main__":
+    seconds = float(os.environ.get("SECONDS_A_FRAME", "0"))
+    live.run = partial(live.run, make_painter=lambda options, machine: TwistPainter(seconds))
+    sys.exit(cli.main())
