@@ -4,10 +4,14 @@ import contextlib
 import http.client
 import json
 import logging
+import os
+import re
 import socket
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -254,7 +258,7 @@ def test_what_is_said_of_the_session(page, desk):
         told = dict(viewer.state["facts"])
         assert told["frames/s"] == "24.0 of 30.0"
         assert (told["painted at"], told["evaluations"], told["dropped"]) == ("48×32", "4", "12")
-        assert (told["device"], told["style"], told["recording"]) == ("cpu", "mosaic", "live.mp4")
+        assert (told["device"], told["style"], told["recording"]) == ("cpu", "1/3 mosaic", "live.mp4")
         assert (told["strength"], told["brush"]) == ("1.00", "1.00")
         page.show(painted(2), facts(desk))
         viewer.until(lambda state: state["message"] == "" and viewer.fact("recording") is None)
@@ -741,3 +745,49 @@ def test_two_tabs_at_once(moving, page, tab):
         each.send("Page.bringToFront")
         before = each.run(NUMBER)
         until(lambda each=each, before=before: each.run(NUMBER) > before, "pictures")
+
+
+# ---------------------------------------------------------------------------------------------- as a program
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextlib.contextmanager
+def program(folder, *options):
+    """`nst-video live` in a process of its own, with a clip for a camera and a painter that swaps red and blue."""
+    command = [sys.executable, str(ROOT / "tests" / "live_program.py"), "live", str(ROOT / "samples" / "oil.jpg")]
+    camera = ["--camera", str(ROOT / "samples" / "bunny.mp4"), "--size", "128", "--folder", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DISPLAY": ""}
+    with subprocess.Popen([*command, *camera, *options], stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_session_from_beginning_to_end_in_the_browser(tmp_path, tab):
+    with program(tmp_path, "--serve", "0", "--token", TOKEN) as process:
+        address = next(filter(None, (re.search(r"http://\S+", line) for line in process.stderr)))[0]
+        seen = tab(address)
+        until(lambda: seen.run(NUMBER) > 5, "pictures")
+        assert seen.run("document.querySelector('canvas').width") == 128
+        seen.press("s")
+        until(lambda: list(tmp_path.glob("*.png")), "the snapshot")
+        seen.press("q")
+        seen.click("#end")
+        until(lambda: "The session has ended" in seen.text("#notice"), "the notice")
+        rest = process.stderr.read()
+        assert process.wait(PATIENCE) == 0
+    assert TOKEN in address
+    assert TOKEN not in rest
+    assert "frames in" in rest
+
+
+def test_a_port_that_is_taken_ends_the_program(page, tmp_path):
+    with program(tmp_path, "--serve", str(port(page))) as process:
+        told = process.stderr.read().splitlines()
+        assert process.wait(PATIENCE) == 4
+    assert told[-1] == (
+        f"nst-video: error: port {port(page)} of 127.0.0.1 cannot be had: another program uses it; "
+        "choose another port with --serve"
+    )

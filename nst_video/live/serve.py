@@ -31,6 +31,7 @@ from nst_video.live.access import listening, refusal, url
 from nst_video.live.desk import KEYS, Desk, Setting
 from nst_video.live.frames import Shown
 from nst_video.live.outputs import Facts
+from nst_video.live.overlay import with_original
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
@@ -320,17 +321,10 @@ class WebPage:
             return old
         number = old.number + 1 if old else 1
         new = before is None or before[0].number != shown.number
-        jpeg = _jpeg(_composed(*source))
+        jpeg = _jpeg(with_original(*source))
         self._picture = _Picture(number, number.to_bytes(4, "big") + jpeg, shown.captured if new else None)
         self._encoded_from = source
         return self._picture
-
-
-def _composed(shown: Shown, original: str) -> np.ndarray:
-    """The picture with the camera's own as the setting has it: uint8 (H, W, 3) RGB."""
-    if original == "beside":
-        return np.hstack([shown.before, shown.rgb])
-    return cv2.addWeighted(shown.before, 0.5, shown.rgb, 0.5, 0) if original == "over" else shown.rgb
 
 
 def _jpeg(rgb: np.ndarray) -> bytes:
@@ -365,11 +359,12 @@ def _facts(shown: Shown, facts: Facts, setting: Setting, latencies: "deque[float
         ("evaluations", str(shown.evaluations)),
         ("dropped", str(facts.dropped)),
         ("device", shown.device),
-        ("style", shown.style),
+        *([("style", f"{setting.look.style + 1}/{len(facts.styles)} {shown.style}")] if facts.styles else []),
         ("strength", f"{setting.look.strength:.2f}"),
         ("brush", f"{setting.look.brush:.2f}"),
         ("original", setting.view.original),
         *([("recording", facts.recording)] if facts.recording else []),
+        *([("not recorded", f"{facts.lost} frames")] if facts.lost else []),
     ]
 
 
