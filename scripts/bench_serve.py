@@ -166,7 +166,7 @@ def main():
     parser.add_argument("--link", type=int, default=300, help="kB/s of the slow link")
     options = parser.parse_args()
     kinds = {"MJPEG": lambda desk: Mjpeg(), "WebSocket": lambda desk: WebPage(desk, port=0)}
-    with tempfile.TemporaryDirectory() as folder, browser(Path(folder)) as tab:
+    with tempfile.TemporaryDirectory() as folder, browser(Path(folder)) as tabs, tabs() as tab:
         for kilobytes, (name, make) in itertools.product((0, options.link), kinds.items()):
             ages, took, rate = measure(make, tab, options.clip, options.seconds, options.rate, kilobytes)
             until(lambda ages=ages: ages, "pictures", 1)

@@ -36,7 +36,7 @@ def until(condition, what, patience=PATIENCE):
 
 @contextlib.contextmanager
 def browser(folder):
-    """A function that opens a new tab at an address."""
+    """A context of a function that opens a new tab at an address; the tabs are closed with it."""
     import websockets.sync.client
 
     options = [
@@ -49,16 +49,24 @@ def browser(folder):
     with (folder / "chromium.log").open("wb") as told:
         process = subprocess.Popen([program(), *options], stdout=told, stderr=told)
 
-    def tab(address="about:blank"):
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")
-        with local.open(request, timeout=PATIENCE) as answer:
-            url = json.load(answer)["webSocketDebuggerUrl"]
-        socket = websockets.sync.client.connect(url, max_size=None, proxy=None, compression=None)
-        opened = Tab(sockets.enter_context(socket))
-        opened.go(address)
-        return opened
+    @contextlib.contextmanager
+    def tabs():
+        opened = []
 
-    sockets = contextlib.ExitStack()
+        def tab(address="about:blank"):
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")
+            with local.open(request, timeout=PATIENCE) as answer:
+                url = json.load(answer)["webSocketDebuggerUrl"]
+            options = {"max_size": None, "proxy": None, "compression": None, "ping_interval": None, "close_timeout": 1}
+            opened.append(Tab(sockets.enter_context(websockets.sync.client.connect(url, **options))))
+            opened[-1].go(address)
+            return opened[-1]
+
+        with contextlib.ExitStack() as sockets:
+            yield tab
+            for each in opened:
+                each.send("Page.close")
+
     try:
         local = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         told = folder / "DevToolsActivePort"
@@ -68,9 +76,8 @@ def browser(folder):
             return told.exists() and told.read_text().split()
 
         port = until(said, "Chromium")[0]
-        yield tab
+        yield tabs
     finally:
-        sockets.close()
         process.terminate()
         try:
             process.wait(PATIENCE)

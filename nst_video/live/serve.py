@@ -47,7 +47,7 @@ SHORTEST_TOKEN = 8
 IN_FLIGHT = 2  # pictures a browser may have been sent and not yet shown: one being shown while one is on its way
 QUALITY = 85  # of the JPEGs
 _SAY_EVERY = 0.25  # seconds between two states of the session
-_REQUEST_TIME, _PING_TIME, _CLOSE_TIME = 5.0, 10.0, 0.3  # seconds a browser may be silent in
+_REQUEST_TIME, _PING_TIME, _CLOSE_TIME = 5.0, 10.0, 0.5  # seconds a browser may be silent in
 _LONGEST_MESSAGE = 256  # bytes that a browser may send at once
 _LATENCIES = 25  # shown pictures that the latency is the median of
 
@@ -110,7 +110,7 @@ class WebPage:
         self._url = url(self._socket, self._token)
         self._page, self._headers = _page()
         self._browsers: set[_Browser] = set()
-        self._connections = 0
+        self._connections: set[Any] = set()
         self._latest: tuple[Shown, Facts] | None = None
         self._picture: _Picture | None = None
         self._encoded_from: tuple[Shown, str] | None = None  # what the picture was made of
@@ -164,6 +164,9 @@ class WebPage:
         ):
             started.set_result(None)
             await self._ending.wait()
+            watching = {browser.connection for browser in self._browsers}
+            for idle in self._connections - watching:  # which the server would wait for until they say what they want
+                idle.transport.abort()
 
     def _in_thread(self, function: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # the loop has ended
@@ -175,13 +178,13 @@ class WebPage:
 
         class Counted(self._websockets.asyncio.server.ServerConnection):  # type: ignore[name-defined]
             def connection_made(self, transport: asyncio.Transport) -> None:
-                page._connections += 1
+                page._connections.add(self)
                 super().connection_made(transport)
-                if page._connections > MOST_CONNECTIONS:
+                if len(page._connections) > MOST_CONNECTIONS:
                     transport.abort()
 
             def connection_lost(self, error: Exception | None) -> None:
-                page._connections -= 1
+                page._connections.discard(self)
                 super().connection_lost(error)
 
         return Counted(*args, **options)
