@@ -455,7 +455,7 @@ def test_the_number_of_browsers_is_bounded(page, desk):
     with contextlib.ExitStack() as stack:
         viewers = [stack.enter_context(Viewer(page)) for _ in range(MOST_BROWSERS)]
         assert all(near(viewer.picture()[1], 1) for viewer in viewers)
-        with pytest.raises(InvalidStatus, match="503"), Viewer(page):
+        with pytest.raises(InvalidStatus, match="429"), Viewer(page):
             pass
         assert ask(page)[0] == 200
         viewers[0].socket.close()
@@ -749,6 +749,16 @@ def test_the_browser_says_when_the_session_is_gone_and_comes_back(desk, tab):
         assert seen.text("#notice") == ""
     with contextlib.closing(WebPage(desk, port=port(first), token=TOKEN)):
         until(lambda: "not valid any more" in seen.text("#notice"), "the notice")
+
+
+def test_the_browser_says_when_there_is_no_place_and_takes_one_when_there_is(page, desk, tab, monkeypatch):
+    page.show(painted(1), facts(desk))
+    monkeypatch.setattr(serve, "MOST_BROWSERS", 0)
+    seen = tab(page.url)
+    until(lambda: "Too many browsers" in seen.text("#notice"), "the notice")
+    monkeypatch.undo()
+    until(lambda: seen.run(NUMBER) == 1, "the picture")
+    assert seen.text("#notice") == ""
 
 
 def test_two_tabs_at_once(moving, page, tab):

@@ -210,7 +210,7 @@ class WebPage:
         if address not in (PAGE, STREAM):
             return 404, "there is nothing here"
         if address == STREAM and len(self._browsers) >= MOST_BROWSERS:
-            return 503, f"{MOST_BROWSERS} browsers are watching already"
+            return 429, f"{MOST_BROWSERS} browsers are watching already"
         return None
 
     def _response(
