@@ -299,17 +299,21 @@ def test_keys_reach_the_desk_and_all_browsers_see_it(page, desk):
 
 def test_the_latency_counts_from_the_capture_to_the_word_that_it_was_shown(page, desk):
     with Viewer(page) as viewer:
-        page.show(painted(1, ago=0.5), facts(desk))
+        page.show(painted(1, ago=3600), facts(desk))  # who comes late is not shown how late
+        viewer.say(shown=viewer.picture()[0])
+        page.show(painted(2, ago=0.5), facts(desk))
         number, _ = viewer.picture()
         viewer.until(lambda state: viewer.fact("latency to here") == "–")
         viewer.say(shown=number)
         viewer.until(lambda state: viewer.fact("latency to here") != "–")
-        assert float(viewer.fact("latency to here").split()[0]) >= 500
+        assert 500 <= float(viewer.fact("latency to here").split()[0]) < 1e6
 
 
 def test_a_picture_that_is_shown_again_has_no_latency(page, desk):
-    again = painted(1, ago=0.0)
+    again = painted(2, ago=0.0)
     with Viewer(page) as viewer:
+        page.show(painted(1), facts(desk))
+        viewer.say(shown=viewer.picture()[0])
         page.show(again, facts(desk))
         viewer.say(shown=viewer.picture()[0])
         viewer.until(lambda state: viewer.fact("latency to here") not in (None, "–"))

@@ -47,7 +47,7 @@ SHORTEST_TOKEN = 8
 IN_FLIGHT = 2  # pictures a browser may have been sent and not yet shown: one being shown while one is on its way
 QUALITY = 85  # of the JPEGs
 _SAY_EVERY = 0.25  # seconds between two states of the session
-_REQUEST_TIME, _PING_TIME, _CLOSE_TIME = 5.0, 10.0, 0.5  # seconds a browser may be silent in
+_REQUEST_TIME, _PING_TIME, _CLOSE_TIME = 5.0, 20.0, 0.5  # seconds a browser may be silent in
 _LONGEST_MESSAGE = 256  # bytes that a browser may send at once
 _LATENCIES = 25  # shown pictures that the latency is the median of
 
@@ -152,7 +152,7 @@ class WebPage:
             self._watch,
             sock=self._socket,
             process_request=self._answer,
-            create_connection=self._connection,
+            create_connection=_counted(self._websockets.asyncio.server.ServerConnection, self._connections),
             compression=None,  # a JPEG does not get smaller
             server_header=None,
             open_timeout=_REQUEST_TIME,
@@ -171,23 +171,6 @@ class WebPage:
     def _in_thread(self, function: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(function)
-
-    def _connection(self, *args: Any, **options: Any) -> "ServerConnection":
-        """A connection that is ended at once where there are too many."""
-        page = self
-
-        class Counted(self._websockets.asyncio.server.ServerConnection):  # type: ignore[name-defined]
-            def connection_made(self, transport: asyncio.Transport) -> None:
-                page._connections.add(self)
-                super().connection_made(transport)
-                if len(page._connections) > MOST_CONNECTIONS:
-                    transport.abort()
-
-            def connection_lost(self, error: Exception | None) -> None:
-                page._connections.discard(self)
-                super().connection_lost(error)
-
-        return Counted(*args, **options)
 
     def _answer(self, connection: "ServerConnection", request: "Request") -> "Response | None":
         """What a request gets; None: it may go on as a WebSocket."""
@@ -312,8 +295,9 @@ class WebPage:
             return
         picture = self._newest(*self._latest)
         if picture.number > browser.sent:
+            # The first one may have been there for long.
+            browser.awaited[picture.number] = picture.captured if browser.sent else None
             browser.sent = picture.number
-            browser.awaited[picture.number] = picture.captured
             await browser.connection.send(picture.message)
 
     def _newest(self, shown: Shown, facts: Facts) -> _Picture:
@@ -328,6 +312,23 @@ class WebPage:
         self._picture = _Picture(number, number.to_bytes(4, "big") + jpeg, shown.captured if new else None)
         self._encoded_from = source
         return self._picture
+
+
+def _counted(kind: Any, connections: set[Any]) -> Any:
+    """The kind of connection with those that there are kept in a set; one that is too many is ended at once."""
+
+    class Counted(kind):  # type: ignore[misc]
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            connections.add(self)
+            super().connection_made(transport)
+            if len(connections) > MOST_CONNECTIONS:
+                transport.abort()
+
+        def connection_lost(self, error: Exception | None) -> None:
+            connections.discard(self)
+            super().connection_lost(error)
+
+    return Counted
 
 
 def _jpeg(rgb: np.ndarray) -> bytes:
@@ -355,7 +356,7 @@ def _facts(shown: Shown, facts: Facts, setting: Setting, latencies: "deque[float
     """What the page says about the session: (name, value)."""
     here = f"{1000 * statistics.median(latencies):.0f} ms" if latencies else "–"
     return [
-        ("frames/s", f"{facts.rate:.1f} of {facts.camera_rate:.1f}"),
+        ("frames/s", f"{facts.rate:.1f}" + (f" of {facts.camera_rate:.1f}" if facts.camera_rate else "")),
         ("latency to here", here),
         ("until painted", f"{1000 * facts.latency:.0f} ms"),
         ("painted at", f"{shown.size[0]}×{shown.size[1]}"),
