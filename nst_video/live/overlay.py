@@ -22,7 +22,7 @@ def composed(shown: Shown, facts: Facts) -> np.ndarray:
     the arrays of `shown`, which it may be itself.
     """
     view = facts.setting.view
-    picture = _ORIGINALS[view.original](shown)
+    picture = with_original(shown, view.original)
     panels = [
         ("top", information(shown, facts) if view.information and not view.help else (), INK),
         ("middle", _help() if view.help else (), INK),
@@ -35,6 +35,11 @@ def composed(shown: Shown, facts: Facts) -> np.ndarray:
     for place, lines, colour in panels:
         _draw(picture, place, tuple(lines), colour)
     return picture
+
+
+def with_original(shown: Shown, original: str) -> np.ndarray:
+    """uint8 (h, w, 3) RGB: the painted picture with the camera's own beside or over it; may be `shown.rgb` itself."""
+    return _ORIGINALS[original](shown)
 
 
 def information(shown: Shown, facts: Facts) -> tuple[str, ...]:

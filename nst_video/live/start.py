@@ -53,15 +53,15 @@ def run_live(
             View(recording=options.record is not None, full_screen=options.full_screen),
             styles=lambda: len(shelf.pictures),
         )
-        painter = stack.enter_context(closing(make_painter(options, machine)))
         opened: list[Output] = [*outputs]
         stack.enter_context(closing_all(opened))
+        if options.serve is not None:  # before the painter, which takes a while: a port that is taken is said at once
+            opened.append(_web_page(desk, options))
+        painter = stack.enter_context(closing(make_painter(options, machine)))
         recorder, window = Recorder(desk, options.folder, options.record), None
         opened += [Snapshots(options.folder), recorder]
         if options.virtual_camera:
             opened.append(_virtual_camera(size, options.fps))
-        if options.serve is not None:
-            opened.append(_web_page(desk, options))
         if windowed:
             window = _window(desk, size)
             display.close()
@@ -122,5 +122,5 @@ def _web_page(desk: Desk, options: LiveOptions) -> Any:
     page = import_module("nst_video.live.serve").WebPage(
         desk, port=options.serve, host=options.host, token=options.token
     )
-    log.info("the picture is at %s", page.url)
+    log.info("open %s in a browser", page.url)
     return page
