@@ -2,7 +2,8 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 from nst_video.errors import UsageError
@@ -27,13 +28,19 @@ def add_options(
 ) -> None:
     """Add every option of the sections, and with the look, where there is help for it, the repeatable --style."""
     for section in sections:
-        group = parser.add_argument_group(section.title)
-        for item in section.items:
-            _add_option(group, item.name, item.default, **item.metadata)
+        group = add_fields(parser, section.title, section.items)
         if section.title == "look" and style_help:
             group.add_argument(
                 "--style", dest="styles", metavar="FILE=WEIGHT", action="append", default=[], help=style_help
             )
+
+
+def add_fields(parser: argparse.ArgumentParser, title: str, items: Iterable[Field[Any]]) -> Any:
+    """Add fields of a dataclass of options under a title; the group that they are in."""
+    group = parser.add_argument_group(title)
+    for item in items:
+        _add_option(group, item.name, item.default, **item.metadata)
+    return group
 
 
 def _add_option(
@@ -83,13 +90,6 @@ def parse_style(text: str) -> tuple[str, float]:
         return file, float(weight)
     except ValueError:
         return text, 1.0
-
-
-def add_fields(parser: argparse.ArgumentParser, title: str, group: Any) -> None:
-    """Add every field of one dataclass of options, as a section of its own."""
-    section = parser.add_argument_group(title)
-    for item in fields(group):
-        _add_option(section, item.name, item.default, **item.metadata)
 
 
 def made_of(args: argparse.Namespace, group: Any) -> Any:

@@ -1,6 +1,7 @@
 """`nst-video live`: paint what the camera sees."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -44,8 +45,8 @@ def make_parser() -> Parser:
         epilog=EXAMPLES.format(keys="\n".join("  {:<8}{}".format(*line.split("\t")) for line in key_lines())),
     )
     parser.add_argument("styles", metavar="STYLE", nargs="*", help="pictures whose look is taken, or folders of them")
-    add_fields(parser, "live", LiveOptions)
-    add_fields(parser, "machine", MachineOptions)
+    add_fields(parser, "live", fields(LiveOptions))
+    add_fields(parser, "machine", fields(MachineOptions))
     report = parser.add_argument_group("reports")
     report.add_argument("--json", action="store_true", help="print at the end how it went, as JSON on stdout")
     report.add_argument("--debug", action="store_true", help="show where an error came from")
