@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nst_video.controls import Controls as Controls
+    from nst_video.dreaming.dreamer import Dreamer as Dreamer
+    from nst_video.dreaming.dreamer import load_dreamer as load_dreamer
     from nst_video.encoders import load_encoder as load_encoder
     from nst_video.errors import InputError as InputError
     from nst_video.errors import NstVideoError as NstVideoError
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from nst_video.motion import Motion as Motion
     from nst_video.motion import MotionWindow as MotionWindow
     from nst_video.options import CoherenceOptions as CoherenceOptions
+    from nst_video.options import DreamOptions as DreamOptions
     from nst_video.options import EffortOptions as EffortOptions
     from nst_video.options import LookOptions as LookOptions
     from nst_video.options import MachineOptions as MachineOptions
@@ -32,10 +35,11 @@ __version__ = "0.1.0"
 # Module -> its public names. Loading them on first use keeps `import nst_video` free of torch.
 _PUBLIC = {
     "controls": ("Controls",),
+    "dreaming.dreamer": ("Dreamer", "load_dreamer"),
     "encoders": ("load_encoder",),
     "errors": ("InputError", "NstVideoError", "ResourceError", "Stopped", "UsageError"),
     "motion": ("Motion", "MotionWindow"),
-    "options": ("CoherenceOptions", "EffortOptions", "LookOptions", "MachineOptions", "OutputOptions"),
+    "options": ("CoherenceOptions", "DreamOptions", "EffortOptions", "LookOptions", "MachineOptions", "OutputOptions"),
     "plan": ("Plan", "make_plan"),
     "render": ("Progress", "Result", "render_plan", "stylize"),
     "stylizer": ("Stylizer",),

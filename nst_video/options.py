@@ -252,7 +252,7 @@ class DreamOptions:
     octave_scale: float = option(1.4, Number(1.05, 4), "how much larger each of them is", metavar="X")
     first_iterations: int = option(12, _COUNT, "steps for each octave of a shot's first frame", metavar="N")
     iterations: float = option(
-        3.0,
+        4.0,
         Number(0, 1000),
         "steps for each octave of each later frame, longer where there is more to dream",
         metavar="N",

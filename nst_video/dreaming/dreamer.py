@@ -24,7 +24,7 @@ Guide = Tensor | Callable[[float], Tensor]
 
 _CONTROLLED = ("step", "iterations", "smoothing", "memory", "zoom", "rotate", "shift_x", "shift_y")
 _LEAST_LOST = 0.05  # of a dream, that is dreamed anew in every frame: even a perfect memory resamples
-_GROWTH = 0.75  # power of what was lost, of 1, that is dreamed anew: below 1 the dream slowly grows, above it fades
+_GROWTH = 0.7  # power of what was lost, of 1, that is dreamed anew: below 1 the dream slowly grows, above it fades
 
 
 class Dreamer:
@@ -51,6 +51,8 @@ class Dreamer:
         self.encoder, self.options = encoder, options or DreamOptions()
         self.specs = parse_layers(self.options.layers, encoder.name)
         self.still, self.seed = still, seed
+        # Of a frame, in pixels, so that the smallest octave is large enough.
+        self.smallest_side = math.ceil(encoder.smallest_side * self.options.octave_scale ** (self.options.octaves - 1))
         self._guide = guide if callable(guide) and not isinstance(guide, Tensor) else None
         self._objective = DreamObjective(encoder, self.specs, guide if isinstance(guide, Tensor) else None)
 
