@@ -24,7 +24,7 @@ Guide = Tensor | Callable[[float], Tensor]
 
 _CONTROLLED = ("step", "iterations", "smoothing", "memory", "zoom", "rotate", "shift_x", "shift_y")
 _LEAST_LOST = 0.05  # of a dream, that is dreamed anew in every frame: even a perfect memory resamples
-_GROWTH = 0.7  # power of what was lost, of 1, that is dreamed anew: below 1 the dream slowly grows, above it fades
+_GROWTH = 0.75  # power of what was lost, of 1, that is dreamed anew: below 1 the dream slowly grows, above it fades
 
 
 class Dreamer:
