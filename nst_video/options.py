@@ -414,9 +414,9 @@ DREAM_PRESETS: dict[str, dict[str, Any]] = {
     "best": {"size": 768, "encoder": "vgg19"},
 }
 DREAM_STEPS: dict[str, dict[str, float]] = {
-    "draft": {"octaves": 3, "first_iterations": 10, "iterations": 2.0},
-    "standard": {"octaves": 4, "first_iterations": 12, "iterations": 3.0},
-    "best": {"octaves": 5, "first_iterations": 16, "iterations": 4.0},
+    "draft": {"octaves": 3, "first_iterations": 10, "iterations": 3.0},
+    "standard": {"octaves": 4, "first_iterations": 12, "iterations": 4.0},
+    "best": {"octaves": 5, "first_iterations": 16, "iterations": 5.0},
 }
 
 
