@@ -176,7 +176,7 @@ WRONG = {
     "0:(1,2)": (3, "only numbers"),
     "0:(1j)": (3, "only numbers"),
     "0:(1_000_000 in t)": (3, "only numbers"),
-    "0:(" + "-" * 60 + "1)": (44, "nested more than 40 levels"),
+    "0:(" + "-" * 150 + "1)": (104, "nested more than 100 levels"),
     "0:(" + "9" * 400 + "*1)": (3, "too large"),
     "0:(1" + "+1" * 600 + ")": (3, "at most 1000 characters"),
 }
