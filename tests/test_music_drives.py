@@ -22,7 +22,7 @@ from nst_video.music.envelopes import at_frames, follow
 from nst_video.music.features import CELLS, SECONDS, Features
 from nst_video.music.heard import FADE, Music, hear
 from nst_video.music.track import Track
-from nst_video.options import DreamOptions, LookOptions, MusicOptions, OutputOptions
+from nst_video.options import DreamOptions, EffortOptions, LookOptions, MusicOptions, OutputOptions
 from nst_video.pictures import write_picture
 from nst_video.plan import Plan, make_plan
 from nst_video.render import render_plan
@@ -144,7 +144,9 @@ def test_a_moment_between_frames_is_not_lost_and_a_level_is_a_mean():
 
 def test_the_same_music_drives_the_same_way_at_every_rate():
     sound = music(onset=pulses([0.5, 1.7]))
-    slow, quick = (settled("step=onset,attack=0.1,release=0.5", sound, frames(rate))["step"] for rate in (24, 60))
+    slow, quick = (
+        settled("step=onset,attack=0.1,release=0.5", sound, frames(rate), step=1.5)["step"] for rate in (24, 60)
+    )
     falling = [twelfth for twelfth in range(48) if 0.7 < twelfth / 12 < 1.6 or twelfth / 12 > 1.9]
     # Frames that begin together; while it falls each shows how it begins.
     assert [slow[2 * twelfth] for twelfth in falling] == pytest.approx([quick[5 * twelfth] for twelfth in falling])
@@ -171,14 +173,16 @@ def test_a_drive_adds_to_a_schedule():
 
 
 def test_whole_numbers_stay_whole():
-    found = settled("iterations=rms*3,attack=0", music(rms=np.linspace(0, 1, 4 * CELLS)), iterations=2)["iterations"]
+    sound = music(rms=np.linspace(0, 1, 4 * CELLS))
+    groups = {"effort": EffortOptions(iterations=2)}
+    found = settle_curves(groups, frames(), sound, parse_drives(("iterations=rms*3,attack=0",)))[1]["iterations"]
     assert set(found) == {2.0, 3.0, 4.0, 5.0}
 
 
 def test_stems_are_heard_by_their_names():
     sound = Music(made_track(), {"drums": made_track(onset=pulses([1.0]))}, seconds=4.0)
-    assert settled("step=drums.onset", sound)["step"][25] == 2.5
-    assert set(settled("step=onset", sound)["step"]) == {1.5}
+    assert settled("step=drums.onset", sound, step=1.5)["step"][25] == 2.5
+    assert set(settled("step=onset", sound, step=1.5)["step"]) == {1.5}
     with pytest.raises(UsageError, match="unknown stem 'bass'; there are drums"):
         settled("step=bass.onset", sound)
 
