@@ -276,6 +276,13 @@ class DreamOptions:
     layers: tuple[str, ...] = option(
         ("relu5_1",), Several(_LAYER), "layers, or channels of layers, whose activations grow", metavar="LAYERS"
     )
+    layer_fade: float | str | None = option(
+        None,
+        Curve(0, 1),
+        "dream of the first of the layers (0), of the last (1), or in between; a schedule fades from one to another",
+        metavar="X",
+        unset="all of them at once",
+    )
     octaves: int = option(4, Number(1, 16, whole=True), "sizes that are dreamed one after the other", metavar="N")
     octave_scale: float = option(1.4, Number(1.05, 4), "how much larger each of them is", metavar="X")
     first_iterations: int = option(12, _COUNT, "steps for each octave of a shot's first frame", metavar="N")
