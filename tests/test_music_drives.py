@@ -285,6 +285,11 @@ def test_a_loop_that_is_no_whole_number_of_cells_keeps_its_time():
     assert np.abs(found[:, None] - expected).min(0).max() < 2 * SECONDS
 
 
+def test_music_of_no_length_is_silence_and_no_endless_loop():
+    nothing = Music(made_track(seconds=0.0), seconds=1.0, end="loop")
+    assert (nothing.beats, nothing.wave().shape, nothing.wave().any()) == ((), (CELLS,), False)
+
+
 def test_shorter_music_is_told(tmp_path, caplog):
     path = write_sound(tmp_path / "short.wav", tone(440, 1.0))
     with caplog.at_level("INFO", "nst_video"):
