@@ -74,7 +74,7 @@ class Music:
         """Cells of a track (..., n) along the video."""
         # The time within the track of every cell.
         places = grid(self.cells) % self.length if self._loops else grid(self.cells)
-        padded = np.concatenate([values, np.zeros_like(values[..., :1])], axis=-1)
+        padded = np.concatenate([values, np.zeros((*values.shape[:-1], 1), values.dtype)], axis=-1)
         return self._gain(padded[..., np.minimum((places / SECONDS).astype(int), values.shape[-1])])
 
     @property
