@@ -207,8 +207,14 @@ def settle_changing(
         own=info,
         zero=start * found.time_base,
         first=round(times[0] * info.average_rate),
+        total=None if options.still is None else _frames_of(info),
         layers=layers,
     )
+
+
+def _frames_of(info: VideoInfo) -> int | None:
+    """How many frames a video has by what it says of itself, which for a still has to do."""
+    return info.declared_frames or (round(info.duration * info.average_rate) if info.duration else None)
 
 
 def style_shares(styles: StyleLike | Sequence[StyleLike]) -> tuple[Style, ...]:
