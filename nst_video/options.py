@@ -292,6 +292,13 @@ class DreamOptions:
         metavar="LAYERS",
         unset="relu5_1; inception_4c or mixed5 of the networks that have them",
     )
+    layer_fade: float | None = option(
+        None,
+        Curve(0, 1),
+        "dream of the first of the layers (0), of the last (1), or in between; a schedule fades from one to another",
+        metavar="X",
+        unset="all of them at once",
+    )
     octaves: int = option(
         None,
         Number(1, 16, whole=True),
