@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nst_video.controls import Controls as Controls
+    from nst_video.dreaming.dreamer import Dreamer as Dreamer
+    from nst_video.dreaming.dreamer import load_dreamer as load_dreamer
     from nst_video.encoders import load_encoder as load_encoder
     from nst_video.errors import InputError as InputError
     from nst_video.errors import NstVideoError as NstVideoError
@@ -35,6 +37,7 @@ __version__ = "0.1.0"
 # Module -> its public names. Loading them on first use keeps `import nst_video` free of torch.
 _PUBLIC = {
     "controls": ("Controls",),
+    "dreaming.dreamer": ("Dreamer", "load_dreamer"),
     "encoders": ("load_encoder",),
     "errors": ("InputError", "NstVideoError", "ResourceError", "Stopped", "UsageError"),
     "motion": ("Motion", "MotionWindow"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Curves = dict[str, tuple[float, ...]]
 
 LAYER = "layer"  # what a drive calls the mix of the layers
+FADE = "layer_fade"  # the option that is no value for the frames, but makes the mix of the layers
 _MIX = "layer_mix"
 _PART = "."  # between the name of a field that is a tuple and the place in it: layer_mix.0
 
@@ -68,7 +69,8 @@ def settle_curves(
     """Every option of `groups` (name -> options dataclass) that is a schedule or is driven -> one value for each frame.
 
     A drive adds to what its option is at that frame, by schedule or not; drives of one option add up; the sum is
-    clipped to what the option allows. `layers`: how many there are to dream, which `layer` drives are dealt over.
+    clipped to what the option allows. `layers`: how many there are to dream; drives of `layer` and the option
+    layer_fade give each its weight, the mean of all that do.
 
     Returns the groups with the value of the first frame in place of each schedule, and the values by option name;
     those of the mix of layers as layer_mix.0, layer_mix.1 ...
@@ -86,8 +88,11 @@ def settle_curves(
     for name, mine in _by_target(drives, options).items():
         if name != LAYER:
             found[name] = _driven(options[name], found.get(name), mine, music, clock)
-    found |= _mixed([drive for drive in drives if drive.target == LAYER], music, clock, layers)
-    return _settled(groups, found), found
+    settled = _settled(groups, found)
+    fade = found.pop(FADE, None)
+    if fade is None and FADE in options and options[FADE].value is not None:
+        fade = (float(options[FADE].value),) * clock.frames
+    return settled, found | _mixed([drive for drive in drives if drive.target == LAYER], fade, music, clock, layers)
 
 
 def controls_at(curves: Mapping[str, Sequence[float]], frame: int, *, time: float = 0.0, dt: float = 0.0) -> Controls:
@@ -127,8 +132,8 @@ def _by_target(drives: "Sequence[Drive]", options: Mapping[str, _Option]) -> "di
     """The drives of each option; UsageError for what is no option that may change."""
     found: dict[str, list[Drive]] = {}
     for drive in drives:
-        if drive.target not in options and drive.target != LAYER:
-            names = [LAYER, *options]
+        names = [LAYER, *(name for name in options if name != FADE)]
+        if drive.target not in names:
             near = difflib.get_close_matches(drive.target, names, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(
@@ -148,13 +153,16 @@ def _driven(
     return tuple(option.kind.clipped(value) for value in values)
 
 
-def _mixed(drives: "Sequence[Drive]", music: "Music | None", clock: Clock, layers: int) -> Curves:
+def _mixed(
+    drives: "Sequence[Drive]", fade: Sequence[float] | None, music: "Music | None", clock: Clock, layers: int
+) -> Curves:
     """The weight of every layer at every frame, with a mean of 1 over the layers."""
-    if not drives or layers < 2:
+    if (not drives and fade is None) or layers < 2:
         return {}
-    from nst_video.music.drives import dealt
+    from nst_video.music.drives import dealt, faded
 
     parts = [dealt(drive, music, clock, layers).tolist() for drive in drives]
+    parts += [faded(fade, layers).tolist()] if fade is not None else []
     mix = [[fmean(values) for values in zip(*rows, strict=True)] for rows in zip(*parts, strict=True)]
     return {f"{_MIX}{_PART}{layer}": tuple(weights) for layer, weights in enumerate(mix)}
 

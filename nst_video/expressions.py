@@ -15,7 +15,7 @@ from typing import Any
 from nst_video.schedules import ScheduleError
 
 LONGEST = 1000  # characters
-DEEPEST = 40  # levels of parentheses, operators and functions
+DEEPEST = 100  # levels of parentheses, functions and operators, of which a + b + c has two
 NAMES = ("t", "max_f", "time", "beat", "pi")
 _HINTS = {
     "s": "in Deforum s is the seed, which nothing here depends on; the time in seconds is called time",

@@ -340,6 +340,13 @@ class DreamOptions:
         metavar="LAYERS",
         unset="relu5_1; inception_4c or mixed5 of the networks that have them",
     )
+    layer_fade: float | None = option(
+        None,
+        Curve(0, 1),
+        "dream of the first of the layers (0), of the last (1), or in between; a schedule fades from one to another",
+        metavar="X",
+        unset="all of them at once",
+    )
     octaves: int = option(
         None,
         Number(1, 16, whole=True),
@@ -462,9 +469,9 @@ DREAM_PRESETS: dict[str, dict[str, Any]] = {
     "best": {"size": 768, "encoder": "vgg19"},
 }
 DREAM_STEPS: dict[str, dict[str, float]] = {
-    "draft": {"octaves": 3, "first_iterations": 10, "iterations": 2.0},
-    "standard": {"octaves": 4, "first_iterations": 12, "iterations": 3.0},
-    "best": {"octaves": 5, "first_iterations": 16, "iterations": 4.0},
+    "draft": {"octaves": 3, "first_iterations": 10, "iterations": 3.0},
+    "standard": {"octaves": 4, "first_iterations": 12, "iterations": 4.0},
+    "best": {"octaves": 5, "first_iterations": 16, "iterations": 5.0},
 }
 
 

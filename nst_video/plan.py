@@ -226,6 +226,7 @@ def _settle_changing(settings: Settings, info: VideoInfo, found: Survey) -> tupl
         own=info,
         zero=line.zero,
         first=line.first,
+        total=line.total,
         layers=len(settings.dream.layers) if settings.dream else 1,
     )
     return replace(settings, **changing.groups), changing.curves

@@ -66,7 +66,8 @@ class ScheduleError(ValueError):
 class Clock:
     """When the frames of a render are shown, and where its beats are.
 
-    times: seconds from the first frame, rising; first: the number of times[0] (not 0 for a still from the middle).
+    times: seconds from the first frame, rising; first: the number of times[0] (not 0 for a still from the middle), of
+    `total` frames that there are where not all of them are here.
     beats: seconds of the beats on the same clock, rising; empty where there are none. end: when the last frame ends; by
     default it lasts as long as the one before it.
     """
@@ -75,6 +76,7 @@ class Clock:
     beats: Sequence[float] = ()
     first: int = 0
     end: float | None = None
+    total: int | None = None
 
     @property
     def frames(self) -> int:
@@ -84,8 +86,21 @@ class Clock:
     @cached_property
     def step(self) -> float:
         """Seconds of a frame, in the mean."""
-        many = len(self.times) > 1
-        return (self.times[-1] - self.times[0]) / (len(self.times) - 1) if many else _FRAME_SECONDS
+        if len(self.times) > 1:
+            return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
+        return _FRAME_SECONDS if self.end is None else self.end - self.times[0]
+
+    @property
+    def last(self) -> int:
+        """The number of the last frame."""
+        return (self.total or self.first + self.frames) - 1
+
+    def number_at(self, seconds: float) -> int:
+        """The number of the first frame that is not before a time, which may lie beyond both ends."""
+        at = bisect_right(self.times, seconds - _TINY)
+        if at < self.frames:
+            return self.first + at
+        return self.first + math.ceil((seconds - self.times[0]) / self.step - _TINY)
 
     def edges(self) -> list[float]:
         """The beginning of every frame, and the end of the last."""
@@ -156,7 +171,7 @@ class Schedule:
         for number, time in enumerate(clock.times):
             place = max(bisect_right(moments, time + _TINY) - 1, 0)
             following = placed[place + 1] if place + 1 < len(placed) else None
-            found.append(self._value(placed[place], following, number, time, clock))
+            found.append(self._value(placed[place], following, number + clock.first, time, clock))
         return found
 
     def _placed(self, clock: Clock) -> list[tuple[float, Keyframe]]:
@@ -183,21 +198,20 @@ class Schedule:
         if share == 0:
             return value
         # What the next one's expression will be when it takes over.
-        at = bisect_right(clock.times, until - _TINY)
-        target = self._own(other, min(at, clock.frames - 1), until, clock)
+        target = self._own(other, clock.number_at(until), until, clock)
         return value + share * (target - value)
 
     def _own(self, key: Keyframe, number: int, time: float, clock: Clock) -> float:
-        """The value of a keyframe at a frame."""
+        """The value of a keyframe at frame `number`."""
         if key.expression is None:
             assert key.value is not None
             return key.value
-        names = {"t": float(number + clock.first), "max_f": float(clock.first + clock.frames - 1), "time": time}
+        names = {"t": float(number), "max_f": float(clock.last), "time": time}
         if "beat" in key.expression.names:
             names["beat"] = clock.beat_at(time)
         value = key.expression.value(names)
         if not math.isfinite(value):
-            raise ScheduleError(f"this is {value} at frame {number + clock.first}", self.text, key.value_column)
+            raise ScheduleError(f"this is {value} at frame {number}", self.text, key.value_column)
         return value
 
 

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Timeline:
     """times: seconds of every frame. end: when the last one ends. zero: the input's clock where this one is 0, in
-    seconds. first: the number of the first frame, other than 0 for a still from the middle.
+    seconds. first: the number of the first frame, other than 0 for a still from the middle; total: how many there are
+    where not all of them are here.
     """
 
     times: tuple[Fraction, ...]
     end: Fraction
     zero: Fraction
     first: int
+    total: int | None = None
 
     @classmethod
     def of(cls, info: VideoInfo, pts: Sequence[int], time_base: Fraction, options: OutputOptions) -> "Timeline":
@@ -32,7 +34,8 @@ class Timeline:
         times = tuple((time - start) * time_base for time in pts)
         last = info.last_duration(pts[-1], pts[-2] if len(pts) > 1 else None, open_end=options.end is None)
         end = times[-1] + last * time_base
-        return cls(times, end, start * time_base, round(times[0] * info.average_rate))
+        total = None if options.still is None else _frames_of(info)
+        return cls(times, end, start * time_base, round(times[0] * info.average_rate), total)
 
 
 def plot_plan(plan: "Plan", path: str) -> None:
@@ -45,4 +48,10 @@ def plot_plan(plan: "Plan", path: str) -> None:
     line = Timeline.of(info, plan.pts, plan.time_base, plan.options)
     music: Music | None = hear(plan.music, own=info, zero=line.zero, seconds=line.end)
     beats = music.beats if music else ()
-    plot_music(music, plan.curves, Clock(list(map(float, line.times)), beats, line.first, float(line.end)), path)
+    clock = Clock(list(map(float, line.times)), beats, line.first, float(line.end), line.total)
+    plot_music(music, plan.curves, clock, path)
+
+
+def _frames_of(info: VideoInfo) -> int | None:
+    """How many frames a video has by what it says of itself, which for a still has to do."""
+    return info.declared_frames or (round(info.duration * info.average_rate) if info.duration else None)

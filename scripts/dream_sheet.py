@@ -26,7 +26,7 @@ DREAMS: tuple[dict[str, Any], ...] = (
     {"guide": str(SAMPLES / "coffee.jpg"), "layers": ("relu4_3",)},
 )
 # Few frames a second: only some are shown, and each is dreamed on the one before.
-ZOOM: dict[str, Any] = {"zoom": 1.6, "rotate": 8, "duration": 4, "rate": 3}
+ZOOM: dict[str, Any] = {"zoom": 1.35, "rotate": 6, "duration": 4, "rate": 3}
 
 
 def main() -> None:

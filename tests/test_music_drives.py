@@ -244,6 +244,20 @@ def test_another_feature_fades_from_the_first_layer_to_the_last():
     assert first[25] == pytest.approx(middle[25], abs=0.2)
 
 
+def test_a_schedule_fades_from_layer_to_layer_without_music():
+    groups = {"dream": DreamOptions(layers=("relu3_1", "relu4_1", "relu5_1"), layer_fade="0:0, 50:1")}
+    settled_groups, curves = settle_curves(groups, frames(), layers=3)
+    assert curves.keys() == {"layer_mix.0", "layer_mix.1", "layer_mix.2"}
+    assert settled_groups["dream"].layer_fade == 0.0
+    assert [curves[f"layer_mix.{layer}"][0] for layer in range(3)] == [3, 0, 0]
+    assert [curves[f"layer_mix.{layer}"][25] for layer in range(3)] == pytest.approx([0, 3, 0])
+    assert [curves[f"layer_mix.{layer}"][99] for layer in range(3)] == [0, 0, 3]
+    fixed = settle_curves({"dream": DreamOptions(layer_fade=0.25)}, frames(), layers=3)[1]
+    assert [fixed[f"layer_mix.{layer}"][7] for layer in range(3)] == pytest.approx([1.5, 1.5, 0])
+    with pytest.raises(UsageError, match=r"'layer_fade' is nothing that can be driven; .*did you mean layer"):
+        settled("layer_fade=rms", music(rms=np.ones(4 * CELLS)), layers=3)
+
+
 # ------------------------------------------------------------------------------------------- shorter than the video
 
 
@@ -269,6 +283,11 @@ def test_a_loop_that_is_no_whole_number_of_cells_keeps_its_time():
     found = np.nonzero(Music(track, seconds=600.0, end="loop").feature("onset"))[0] * SECONDS
     expected = np.arange(0, 600, seconds)
     assert np.abs(found[:, None] - expected).min(0).max() < 2 * SECONDS
+
+
+def test_music_of_no_length_is_silence_and_no_endless_loop():
+    nothing = Music(made_track(seconds=0.0), seconds=1.0, end="loop")
+    assert (nothing.beats, nothing.wave().shape, nothing.wave().any()) == ((), (CELLS,), False)
 
 
 def test_shorter_music_is_told(tmp_path, caplog):

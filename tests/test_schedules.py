@@ -92,6 +92,12 @@ def test_a_still_gets_the_value_of_its_own_time():
     assert values("0:0, 4s:1", at) == [0.5]
     assert values("0:0, 100:1", at) == [0.5]
     assert values("0:(t)", at) == [50]
+    # As frame 50 of 101 has it in the whole video, at 24 frames in a second.
+    rate = Fraction(24)
+    whole = clock(101, rate)
+    still = Clock([50 / 24], first=50, end=51 / 24, total=101)
+    for text in ("0:0, 100:1", "0:(t/max_f)", "0:0, 3s:(sin(t)), 90:1", "20:1, 75:(time)"):
+        assert values(text, still) == pytest.approx([values(text, whole)[50]]), text
 
 
 # ------------------------------------------------------------------------------------------- Deforum's way
@@ -177,7 +183,7 @@ WRONG = {
     "0:(1,2)": (3, "only numbers"),
     "0:(1j)": (3, "only numbers"),
     "0:(1_000_000 in t)": (3, "only numbers"),
-    "0:(" + "-" * 60 + "1)": (44, "nested more than 40 levels"),
+    "0:(" + "-" * 150 + "1)": (104, "nested more than 100 levels"),
     "0:(" + "9" * 400 + "*1)": (3, "too large"),
     "0:(1" + "+1" * 600 + ")": (3, "at most 1000 characters"),
 }

@@ -5,9 +5,12 @@ import importlib
 import pytest
 import torch
 
+from nst_video.dreaming.dreamer import load_dreamer
 from nst_video.encoders import ENCODERS, load_encoder
 from nst_video.errors import InputError, ResourceError
 from nst_video.layers import ENCODER_LAYERS, layer_names
+from nst_video.motion import Motion
+from nst_video.options import DreamOptions
 
 BRANCHING = ("googlenet", "inception_v3")
 
@@ -100,6 +103,17 @@ def test_average_pooling_and_replicated_borders_change_the_border_and_the_values
     assert float(flat.std((2, 3)).max()) < 1e-4 * float(flat.abs().max())
     framed = load_encoder(name, [layer], weights=path, padding="zero", pooling="average")(image)[layer]
     assert float(framed.std((2, 3)).max()) > 1e-3 * float(framed.abs().max())
+
+
+@needs_torchvision
+def test_they_dream_by_their_usual_names(network):
+    name, _, path = network
+    layer = {"googlenet": "inception_3b:5-200", "inception_v3": "Mixed_5b:5-200"}[name]
+    options = DreamOptions(layers=(layer,), octaves=1, first_iterations=6, jitter=0, smoothing=-1.0)
+    dreamer = load_dreamer(options, encoder=name, weights=path)
+    image = torch.rand(1, 3, 64, 80, generator=torch.Generator().manual_seed(1))
+    _, state = dreamer.step(image, Motion.none(1, 64, 80), dreamer.initial_state())
+    assert state.report.trace[-1] > state.report.trace[0]
 
 
 @needs_torchvision

@@ -52,6 +52,8 @@ class Dreamer:
         self.encoder, self.options = encoder, resolve_dream(options or DreamOptions(), encoder=encoder.name)
         self.specs = parse_layers(self.options.layers, encoder.name)
         self.still, self.seed = still, seed
+        # Of a frame, in pixels, so that the smallest octave is large enough.
+        self.smallest_side = math.ceil(encoder.smallest_side * self.options.octave_scale ** (self.options.octaves - 1))
         self._guide = guide if callable(guide) and not isinstance(guide, Tensor) else None
         self._objective = DreamObjective(encoder, self.specs, guide if isinstance(guide, Tensor) else None)
 

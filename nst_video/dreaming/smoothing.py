@@ -7,8 +7,9 @@ from torch import Tensor
 _LEVELS = 5
 _NOTHING = 1e-20
 
-# How the colours of photographs vary together (RGB, mean of the diagonal 1): mostly in lightness.
-_PHOTOGRAPHS = ((1.0, 0.9, 0.8), (0.9, 1.0, 0.9), (0.8, 0.9, 1.0))
+# How the colours of photographs vary together (RGB; mean of those in samples/, each with a mean variance of 1, and the
+# variances made equal): mostly in lightness.
+_PHOTOGRAPHS = ((1.0, 0.9, 0.7), (0.9, 1.0, 0.85), (0.7, 0.85, 1.0))
 _NATURAL = 0.5  # of the step that follows them; the rest goes wherever the network wants, to colours of neon signs
 
 

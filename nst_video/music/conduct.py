@@ -37,6 +37,7 @@ def conduct(
     own: "VideoInfo | None" = None,
     zero: Fraction = Fraction(0),
     first: int = 0,
+    total: int | None = None,
     layers: int = 1,
 ) -> Conducted:
     """Listen to what is needed, and settle every option that changes.
@@ -47,7 +48,7 @@ def conduct(
         times: seconds of every frame from where schedules and music begin, rising; the first one usually 0.
         end: seconds when the last frame ends.
         own: the input, whose own sound is the music unless another is given. zero: its clock where `times` has 0.
-        first: the number of the first frame, other than 0 for a still from the middle.
+        first: the number of the first frame, other than 0 for a still from the middle, of `total` frames.
         layers: how many layers there are to dream, for drives of `layer`.
 
     Raises:
@@ -66,7 +67,7 @@ def conduct(
         beats = _beats(music, flag)
     elif music and music.main:
         beats = music.beats
-    clock = Clock([float(time) for time in times], beats, first, float(end))
+    clock = Clock([float(time) for time in times], beats, first, float(end), total)
     settled, curves = settle_curves(groups, clock, music, drives, layers=layers)
     return Conducted(settled, curves, clock, music)
 

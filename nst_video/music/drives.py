@@ -15,6 +15,7 @@ a mean of 1; when nothing sounds all are equal.
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,13 +78,18 @@ def dealt(drive: Drive, music: "Music | None", clock: Clock, layers: int) -> np.
     """(layers, frames): the weight of every layer by a drive of `layer`, with a mean of 1 over the layers."""
     heard = drive._heard(music)
     if drive.feature != "chroma":
-        place = np.clip(drive.gain * drive.shape(heard, clock) + drive.offset, 0, 1) * (layers - 1)
-        return layers * np.maximum(1 - np.abs(np.arange(layers)[:, None] - place), 0)
+        return faded(np.clip(drive.gain * drive.shape(heard, clock) + drive.offset, 0, 1), layers)
     notes = np.stack([drive.shape(note, clock) for note in heard])
     weights = np.stack([notes[_hand(layer, layers)].mean(0) for layer in range(layers)])
     shares = layers * weights / np.maximum(weights.sum(0), 1e-9)
     sure = np.clip(notes.max(0) / _SURE, 0, 1)
     return np.asarray(sure * shares + (1 - sure))
+
+
+def faded(places: Sequence[float] | np.ndarray, layers: int) -> np.ndarray:
+    """(layers, frames): the weights where each frame is at a place from the first layer (0) to the last (1)."""
+    along = np.asarray(places, np.float64) * (layers - 1)
+    return np.asarray(layers * np.maximum(1 - np.abs(np.arange(layers)[:, None] - along), 0))
 
 
 def _hand(layer: int, layers: int) -> list[int]:

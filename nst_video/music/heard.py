@@ -73,8 +73,8 @@ class Music:
     def _laid(self, values: np.ndarray) -> np.ndarray:
         """Cells of a track (..., n) along the video."""
         # The time within the track of every cell.
-        places = grid(self.cells) % self.length if self.end == "loop" else grid(self.cells)
-        padded = np.concatenate([values, np.zeros_like(values[..., :1])], axis=-1)
+        places = grid(self.cells) % self.length if self._loops else grid(self.cells)
+        padded = np.concatenate([values, np.zeros((*values.shape[:-1], 1), values.dtype)], axis=-1)
         return self._gain(padded[..., np.minimum((places / SECONDS).astype(int), values.shape[-1])])
 
     @property
@@ -82,9 +82,13 @@ class Music:
         """The number of cells along the video."""
         return max(1, int(np.ceil(self.seconds / SECONDS)))
 
+    @property
+    def _loops(self) -> bool:
+        return self.end == "loop" and self.length > 0
+
     def _beats(self, track: Track) -> tuple[float, ...]:
         """Of a track, as often as it is played."""
-        if self.end != "loop":
+        if not self._loops:
             return track.beats
         times = int(np.ceil(self.seconds / self.length))
         return tuple(beat + again * self.length for again in range(times) for beat in track.beats if beat < self.length)
