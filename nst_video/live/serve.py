@@ -317,7 +317,7 @@ class WebPage:
 def _counted(kind: Any, connections: set[Any]) -> Any:
     """The kind of connection with those that there are kept in a set; one that is too many is ended at once."""
 
-    class Counted(kind):  # type: ignore[misc]
+    class Counted(kind):
         def connection_made(self, transport: asyncio.Transport) -> None:
             connections.add(self)
             super().connection_made(transport)
