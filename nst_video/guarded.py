@@ -162,12 +162,12 @@ class Look:
     """A look at the files of a request under way: `info` first, then `finish`."""
 
     def __init__(self, talk: Talk):
-        self._talk = talk
+        self.talk = talk
         self.info = talk.wait_for("info", VideoInfo.from_json)
 
     def finish(self) -> Survey:
         """Waits until the style pictures and the part to render are decoded. Raises what stood against them."""
-        return self._talk.wait_for("survey", Survey.from_json)
+        return self.talk.wait_for("survey", Survey.from_json)
 
 
 @contextmanager

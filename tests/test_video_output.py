@@ -175,7 +175,7 @@ def test_an_output_that_does_not_verify_is_not_kept(tmp_path, monkeypatch, lose)
     if lose == "frame":
         monkeypatch.setattr(output.VideoOutput, "_mux", lambda self, packets: mux(self, packets[:-1]))
     else:
-        monkeypatch.setattr(output.Companions, "mux_until", lambda self, time: self.counts.update({1: 5}))
+        monkeypatch.setattr(streams.Companions, "mux_until", lambda self, time: self.counts.update({1: 5}))
     with pytest.raises(ResourceError, match="did not verify"):
         write(probe(source), tmp_path / "out.mp4")
     assert left_in(tmp_path) == []
