@@ -11,7 +11,7 @@ import media
 import numpy as np
 import pytest
 
-from nst_video import codecs, output
+from nst_video import codecs, output, streams
 from nst_video.errors import InputError, ResourceError, UsageError
 from nst_video.pictures import read_picture, write_picture
 from nst_video.video import VideoInfo, VideoReader, VideoWriter, check_output, probe
