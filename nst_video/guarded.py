@@ -165,6 +165,11 @@ class Look:
         self.talk = talk
         self.info = talk.wait_for("info", VideoInfo.from_json)
 
+    @property
+    def stall(self) -> float:
+        """Seconds that may pass without a sign of life."""
+        return self._talk.stall
+
     def finish(self) -> Survey:
         """Waits until the style pictures and the part to render are decoded. Raises what stood against them."""
         return self.talk.wait_for("survey", Survey.from_json)
