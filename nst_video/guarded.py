@@ -162,7 +162,7 @@ class Look:
     """A look at the files of a request under way: `info` first, then `finish`."""
 
     def __init__(self, talk: Talk):
-        self.talk = talk
+        self._talk = talk
         self.info = talk.wait_for("info", VideoInfo.from_json)
 
     @property
@@ -172,7 +172,7 @@ class Look:
 
     def finish(self) -> Survey:
         """Waits until the style pictures and the part to render are decoded. Raises what stood against them."""
-        return self.talk.wait_for("survey", Survey.from_json)
+        return self._talk.wait_for("survey", Survey.from_json)
 
 
 @contextmanager

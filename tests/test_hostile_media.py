@@ -302,9 +302,9 @@ def test_a_long_look_goes_on_while_it_gets_on(folder, monkeypatch):
 def test_large_pictures_get_more_time(folder, monkeypatch):
     monkeypatch.setattr(guarded, "STALL_PIXELS", 1000)
     with guarded.look(Request("in.mp4", ("style.png",), OutputOptions(), 0.0)) as at:
-        assert at.talk.stall == guarded.STALL_LIMIT
+        assert at.stall == guarded.STALL_LIMIT
         at.finish()
-        assert at.talk.stall == pytest.approx(guarded.STALL_LIMIT * 96 * 64 / 1000)
+        assert at.stall == pytest.approx(guarded.STALL_LIMIT * 96 * 64 / 1000)
 
 
 @posix

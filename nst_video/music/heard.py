@@ -20,6 +20,7 @@ from nst_video.probe import VideoInfo
 
 log = logging.getLogger(__name__)
 
+UNHEARD = 0.1  # seconds of silence at the end that nobody need be told of: a video ends with a whole frame
 FADE = 3.0  # seconds that --music-end fade takes before the end, of the sound and of what it drives
 
 
@@ -145,7 +146,7 @@ def has_sound(info: VideoInfo) -> bool:
 def _check_length(music: Music, options: MusicOptions) -> None:
     if not music.length:
         raise InputError(f"{options.music} ends before --music-start {float(options.music_start):g}; begin sooner")
-    if music.length < music.seconds:
+    if music.length < music.seconds - UNHEARD:
         what = {"loop": "is played again", "stop": "is followed by silence", "fade": "fades away into silence"}
         log.info(
             "%s lasts %.1f s of the video's %.1f; it %s (--music-end)",
