@@ -116,7 +116,7 @@ def hear(
     """Listen to the music and its stems; None where there is neither music nor a stem, and the input has no sound.
 
     own: the input, whose own sound is the music unless another is given; `zero` is what its clock says when the first
-    frame is shown (`plan.clock_zero`). seconds: from then to the end of the last frame.
+    frame is shown. seconds: from then to the end of the last frame.
 
     Raises InputError for a file that cannot be used. Music that is shorter is told in the log.
     """
