@@ -218,3 +218,11 @@ def test_a_painting_is_driven_as_well(photo, song, tmp_path):
     words += ["--drive", "strength=onset", "--size", "32", "--first-iterations", "4", "--iterations", "1"]
     assert main([*words, "--style-layers", "relu1_1", "--content-layers", "relu2_1"]) == 0
     assert spans(tmp_path / "out.mp4")[1::2] == (pytest.approx(0.2), pytest.approx(0.2, abs=0.04))
+
+
+@pytest.mark.parametrize("name", ["out.gif", "frames/%03d.png", "frames"])
+def test_what_has_no_sound_is_driven_all_the_same(photo, song, tmp_path, name, caplog):
+    with open_job(photo, (), tmp_path / name, **settings(**FLASH, music=str(song), rate=25, duration=1)) as job:
+        render_job(job, Blinker())
+    assert "the music only drives" in caplog.text
+    assert len(lit(tmp_path / name)) == 1
