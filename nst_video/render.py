@@ -323,7 +323,9 @@ def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving], start
         motion = frame.motion.to(device)
         previous = painted
         painted, state = stylizer.step(to_image(frame.rgb[None], device), motion, state, controls)
-        e_warp = None if previous is None else _warp_error(painted, previous, motion)
+        # A picture that lasts may be zoomed into, of which the motion, which is none, knows nothing.
+        lasting = plan.options.duration is not None
+        e_warp = None if previous is None or lasting else _warp_error(painted, previous, motion)
         done = time.perf_counter()
         last_seen.append(seen(frame.rgb))
         yield Painted(
