@@ -70,7 +70,7 @@ def test_a_plan_of_a_dream_leaves_nothing_open_and_comes_back_from_json(clip, tm
     assert plan.styles == ()
     assert (plan.effort.encoder, plan.effort.pooling, plan.coherence.references) == ("vgg19", "max", (1,))
     assert plan.dream is not None
-    assert {name for name, value in asdict(plan.dream).items() if value is None} <= {"guide", "tile"}
+    assert {name for name, value in asdict(plan.dream).items() if value is None} <= {"guide", "tile", "layer_fade"}
     assert (plan.dream.layers, plan.dream.zoom) == (("relu5_1",), 1.5)
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
