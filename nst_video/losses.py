@@ -43,7 +43,9 @@ class _Outer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (flat,) = ctx.saved_tensors
-        return (gradient + gradient.mT) @ flat
+        # Turned twice, so that it lies in memory like the features: adding the gradient of the layers above to one
+        # that does not took as long as a convolution.
+        return (flat.mT @ (gradient + gradient.mT)).mT
 
 
 def gram(features: Tensor, weight: Tensor | None = None) -> Gram:
