@@ -114,6 +114,7 @@ class Vgg(nn.Module):
         self.pool = POOLINGS[pooling]
         self.padding = padding
         self.dtype = torch.float32
+        self.memory_format = torch.channels_last  # measured by scripts/bench_speed.py
         self.pooled: set[str] = set()
         self.features = nn.ModuleDict()
         channels, table = 3, ENCODER_LAYERS[name]
@@ -146,8 +147,7 @@ class Vgg(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """image (B, 3, H, W) -> the asked layers, float32."""
-        # Channels last takes 12 to 18 % less time on a CPU than the default layout, in fp32 and bf16.
-        x = image.float().contiguous(memory_format=torch.channels_last)
+        x = image.float().contiguous(memory_format=self.memory_format)
         if self.padding == "zero":
             # Zero meant the mean colour before the mean went into the weights.
             x = F.pad(x - self.mean, (1, 1, 1, 1)) + self.mean

@@ -1,8 +1,8 @@
 """Convolutions whose weights never change, with their borders and ReLUs, as single functions of the picture.
 
-Written out, an evaluation takes and keeps less than what autograd makes of the same steps: nothing is kept for gradients
-of weights that nobody asks for, borders are folded back without a copy, and the way back is a convolution like the way
-there, which libraries compute faster than the transposed one of the same layer.
+Written out, an evaluation takes and keeps less than what autograd makes of the same steps: nothing is kept for
+gradients of weights that nobody asks for, borders are folded back without a copy, and the way back is a convolution
+like the way there, which libraries compute faster than the transposed one of the same layer.
 """
 
 from typing import Any
@@ -118,6 +118,8 @@ class FrozenConvolution(nn.Conv2d):
             return None
         made = self._mirrored
         if made is None or made.dtype != self.weight.dtype or made.device != self.weight.device:
+            last = self.weight.is_contiguous(memory_format=torch.channels_last)
             turned = self.weight.detach().flip(2, 3).transpose(0, 1)
-            made = self._mirrored = turned.contiguous(memory_format=torch.channels_last)
+            form = torch.channels_last if last else torch.contiguous_format
+            made = self._mirrored = turned.contiguous(memory_format=form)
         return made

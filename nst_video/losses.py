@@ -43,9 +43,10 @@ class _Outer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (flat,) = ctx.saved_tensors
-        # Turned twice, so that it lies in memory like the features: adding the gradient of the layers above to one
-        # that does not took as long as a convolution.
-        return (flat.mT @ (gradient + gradient.mT)).mT
+        both = gradient + gradient.mT
+        # It lies in memory like the features do: adding what comes from the layers above to a gradient that lies
+        # otherwise took as long as a convolution.
+        return both @ flat if flat.is_contiguous() else (flat.mT @ both).mT
 
 
 def gram(features: Tensor, weight: Tensor | None = None) -> Gram:
