@@ -101,7 +101,11 @@ class PlainSolver:
         # Badly conditioned, or its minimum would be reached long before the history is full.
         scale = torch.logspace(0, 4, self.image.numel(), device=self.image.device).view_as(self.image)
         target = self.image.detach() + 1.0
-        self._run(lambda: (scale * (self.image - target).square()).sum(), self._history + 2)
+
+        def quadratic() -> Tensor:
+            return (scale * (self.image - target).square()).sum()
+
+        self._run(quadratic, self._history + 2)
         kept = len(self.optimizer.state[self.image]["old_dirs"])
         if kept < self._history:
             raise RuntimeError(f"the history has {kept} pairs, not {self._history}")

@@ -91,18 +91,21 @@ def render_table(found: dict[str, Any]) -> str:
     """Markdown."""
     wall, processor = found["seconds"]
     alone_wall, alone_processor = found["seconds_of_a_frame_alone"]
-    frames = found["frames"]
+    frames, (width, height) = found["frames"], found["size"]
     alone = f"each on its own, {found['evaluations_alone']} evaluations, fp32: from 2 frames"
-    return "\n".join(
-        [
-            f"| {frames} frames of {found['size'][0]}×{found['size'][1]} | `standard`, {found['precision']} | {alone} | ratio |",
-            "|---|---|---|---|",
-            f"| wall time | {wall:.0f} s | {frames * alone_wall:.0f} s | {found['times_faster'][0]:.0f} |",
-            f"| processor time | {processor:.0f} s | {frames * alone_processor:.0f} s | "
-            f"{found['times_faster'][1]:.0f} |",
-            f"| E_warp of the 2 frames | {found['e_warp'][0]:.1e} | {found['e_warp'][1]:.1e} | "
-            f"{found['e_warp'][1] / found['e_warp'][0]:.1f} |",
-            f"| style distance of the 2 frames | {found['style'][0]:.4f} | {found['style'][1]:.4f} | "
-            f"{found['style'][1] / found['style'][0]:.2f} |",
-        ]
-    )
+    rows = [
+        (f"{frames} frames of {width}×{height}", f"`standard`, {found['precision']}", alone, "ratio"),
+        ("---",) * 4,
+        ("wall time", f"{wall:.0f} s", f"{frames * alone_wall:.0f} s", f"{found['times_faster'][0]:.0f}"),
+        (
+            "processor time",
+            f"{processor:.0f} s",
+            f"{frames * alone_processor:.0f} s",
+            f"{found['times_faster'][1]:.0f}",
+        ),
+        *(
+            (f"{name} of the 2 frames", f"{ours:.3g}", f"{theirs:.3g}", f"{theirs / ours:.2f}")
+            for name, (ours, theirs) in (("E_warp", found["e_warp"]), ("style distance", found["style"]))
+        ),
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
