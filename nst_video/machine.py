@@ -34,7 +34,7 @@ def resolve_machine(options: MachineOptions) -> MachineOptions:
 
 
 def _natural_precision(device: str) -> str:
-    """"bf16" where the device has instructions for products of bfloat16 numbers, which are then several times as fast
+    """ "bf16" where the device has instructions for products of bfloat16 numbers, which are then several times as fast
     as those of float32; by what it has and not by trying it out, so that a plan is the same each time it is made.
     """
     if device.startswith("cuda"):

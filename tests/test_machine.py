@@ -46,5 +46,5 @@ def test_the_instructions_are_those_that_torch_uses():
 
 
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(UsageError, match="--device cuda:99 is not there; this machine has .*cpu"):
+    with pytest.raises(UsageError, match=r"--device cuda:99 is not there; this machine has .*cpu"):
         resolve_machine(MachineOptions(device="cuda:99"))
