@@ -1,4 +1,4 @@
-"""What bf16 convolutions do to a painting: `--precision auto` takes them where the processor has instructions for it."""
+"""What bf16 does to a painting: `--precision auto` takes it where the processor has instructions for it."""
 
 import sys
 from pathlib import Path
