@@ -1,8 +1,9 @@
-"""Running a generator in a thread, a bounded number of items ahead of whoever consumes it."""
+"""Work done in a thread ahead of whoever needs it: items of a generator, a bounded number of them; an import."""
 
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from importlib import import_module
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -47,3 +48,13 @@ class Ahead(Generic[Item]):
     ) -> None:
         self._channel.close()
         self._thread.join()
+
+
+def begin_import(module: str) -> None:
+    """Import a module in a thread. Whoever imports it meanwhile waits for that; what it raises, they hear of then."""
+
+    def work() -> None:
+        with suppress(Exception):
+            import_module(module)
+
+    threading.Thread(target=work, name=f"nst-video import {module}").start()

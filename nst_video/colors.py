@@ -61,16 +61,22 @@ def keep_colors(stylised: Tensor, content: Tensor) -> Tensor:
     colour, the chroma shrinks just as far as it must at constant lightness and hue (bisection), so that bright
     strokes neither clip to another hue nor fall to grey.
     """
-    lightness = to_oklab(stylised.clamp(0, 1))[:, :1]
-    chroma = to_oklab(content)[:, 1:]
+    lab = torch.cat([to_oklab(stylised.clamp(0, 1))[:, :1], to_oklab(content)[:, 1:]], 1)
+    outside = ~_in_gamut(lab)[:, 0]
+    pixels = lab.movedim(1, -1)
+    pixels[outside] = _shrunk(pixels[outside])  # mostly a few; the search costs more than all the rest
+    return linear_to_srgb(_oklab_to_linear(lab).clamp(0, 1))
+
+
+def _shrunk(lab: Tensor) -> Tensor:
+    """OKLab colours (K, 3) outside sRGB -> the same with the most chroma that each has in sRGB."""
+    lightness, chroma = lab.T[None, :1, None], lab.T[None, 1:, None]
     low, high = torch.zeros_like(lightness), torch.ones_like(lightness)
-    whole = _in_gamut(torch.cat([lightness, chroma], 1))
     for _ in range(12):  # 2^-12 of the chroma is far below one level in 255
         middle = (low + high) / 2
         inside = _in_gamut(torch.cat([lightness, chroma * middle], 1))
         low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
-    scale = torch.where(whole, torch.ones_like(low), low)
-    return linear_to_srgb(_oklab_to_linear(torch.cat([lightness, chroma * scale], 1)).clamp(0, 1))
+    return torch.cat([lightness, chroma * low], 1)[0, :, 0].T
 
 
 def _in_gamut(lab: Tensor) -> Tensor:

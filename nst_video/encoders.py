@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .checkpoints import Download, Embedded, read_weights, take
 from .errors import InputError, ResourceError, UsageError
+from .frozen import FrozenConvolution, Replicate
 from .layers import ENCODER_LAYERS, check_layers, find_layer, layer_names, smallest_side
 
 POOLINGS: Mapping[str, Callable[..., Tensor]] = MappingProxyType({"average": F.avg_pool2d, "max": F.max_pool2d})
@@ -113,15 +114,18 @@ class Vgg(nn.Module):
         self.pool = POOLINGS[pooling]
         self.padding = padding
         self.dtype = torch.float32
+        self.memory_format = torch.channels_last  # measured by scripts/bench_speed.py
         self.pooled: set[str] = set()
         self.features = nn.ModuleDict()
         channels, table = 3, ENCODER_LAYERS[name]
         for layer in _up_to_deepest(name, asked):
             block = int(layer[len("relu") : layer.index("_")])
             position = table[layer].module.removeprefix("features.")
-            # Zeros round the features cost nothing inside the convolution; every other border is laid on before it.
+            # Zeros round the features cost nothing inside the convolution; round the picture they mean something else.
             margin = 1 if padding == "zero" and channels > 3 else 0
-            self.features[position] = nn.Conv2d(channels, table[layer].channels, 3, padding=margin, device="meta")
+            self.features[position] = FrozenConvolution(
+                channels, table[layer].channels, replicated=padding == "replicate", padding=margin, device="meta"
+            )
             if layer.endswith("_1") and block > 1:
                 self.pooled.add(position)
             channels = table[layer].channels
@@ -143,25 +147,19 @@ class Vgg(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """image (B, 3, H, W) -> the asked layers, float32."""
-        # Channels last takes 12 to 18 % less time on a CPU than the default layout, in fp32 and bf16.
-        x = self._pad_image(image.float().contiguous(memory_format=torch.channels_last))
+        x = image.float().contiguous(memory_format=self.memory_format)
+        if self.padding == "zero":
+            # Zero meant the mean colour before the mean went into the weights.
+            x = F.pad(x - self.mean, (1, 1, 1, 1)) + self.mean
         taps = {}
         for position, convolution in self.features.items():
             if position in self.pooled:
                 x = self.pool(x, 2, ceil_mode=True)
-            if position != "0" and self.padding == "replicate":
-                x = replicate(x, 1, 1)
-            x = F.relu(convolution(x))
+            x = convolution(x)
             for name in self.taps.get(f"features.{position}", ()):
                 taps[name] = x.float()
             x = x.to(self.dtype)
         return taps
-
-    def _pad_image(self, image: Tensor) -> Tensor:
-        """Zero padding means the mean colour, which zero was to the network before the mean went into its weights."""
-        if self.padding == "zero":
-            return F.pad(image - self.mean, (1, 1, 1, 1)) + self.mean
-        return replicate(image, 1, 1)
 
 
 class Chain(nn.Module):
@@ -226,48 +224,6 @@ def _merge(block: Any, padding: str) -> None:
     else:
         block.conv = convolution
     block.bn = nn.Identity()
-
-
-class _ReplicateFunction(torch.autograd.Function):
-    """Replication whose gradient is added in a fixed order: torch's own is not deterministic on CUDA."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: int, columns: int) -> Tensor:
-        ctx.margins = rows, columns
-        return F.pad(x, (columns, columns, rows, rows), mode="replicate")
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        rows, columns = ctx.margins
-        height, width = gradient.shape[-2:]
-        across = gradient[..., columns : width - columns].clone(memory_format=torch.channels_last)
-        for margin in range(columns):
-            across[..., 0] += gradient[..., margin]
-            across[..., -1] += gradient[..., -1 - margin]
-        inner = across[..., rows : height - rows, :]
-        for margin in range(rows):
-            inner[..., 0, :] += across[..., margin, :]
-            inner[..., -1, :] += across[..., -1 - margin, :]
-        return inner, None, None
-
-
-def replicate(x: Tensor, rows: int, columns: int) -> Tensor:
-    """(B, C, H, W) -> (B, C, H + 2·rows, W + 2·columns), the border repeated outwards; differentiable once."""
-    padded: Tensor = _ReplicateFunction.apply(x, rows, columns)
-    return padded
-
-
-class Replicate(nn.Module):
-    """`replicate` as a module."""
-
-    def __init__(self, rows: int, columns: int) -> None:
-        super().__init__()
-        self.rows, self.columns = rows, columns
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H + 2·rows, W + 2·columns)."""
-        return replicate(x, self.rows, self.columns)
 
 
 @dataclass(frozen=True)

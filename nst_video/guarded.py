@@ -170,8 +170,14 @@ class Look:
         """Seconds that may pass without a sign of life."""
         return self._talk.stall
 
+    def pictures(self) -> None:
+        """Waits until the style pictures are decoded, and whatever else there is but the part to render. Raises what
+        stood against them.
+        """
+        self._talk.wait_for("pictures", bool)
+
     def finish(self) -> Survey:
-        """Waits until the style pictures and the part to render are decoded. Raises what stood against them."""
+        """Waits until the part to render is decoded as well. Raises what stood against them."""
         return self._talk.wait_for("survey", Survey.from_json)
 
 
@@ -319,6 +325,7 @@ def _look(request: Request, teller: "Teller") -> None:
         teller.tell(now=(request.guide, 0))
         check_guide(request, teller.sign_of_life)
     check_styles(request, lambda path, pixels: teller.tell(now=(path, pixels)))
+    teller.tell(pictures=True)
     teller.tell(now=(request.input, info.width * info.height))
     # Exact only now: what holds frames of this size, and no more, however long the video is.
     limit_this_process(memory_limit(info.width * info.height))

@@ -7,6 +7,9 @@ import torch
 from nst_video.errors import UsageError
 from nst_video.options import MachineOptions
 
+# Without one of these bfloat16 is computed by way of float32, and slower than that.
+_BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
+
 
 def devices() -> list[str]:
     """The devices there are, best first; the CPU is always the last."""
@@ -26,6 +29,20 @@ def resolve_machine(options: MachineOptions) -> MachineOptions:
     asked = {"auto": present[0], "cuda": "cuda:0"}.get(options.device, options.device)
     if asked not in present:
         raise UsageError(f"--device {options.device} is not there; this machine has {', '.join(present)}")
-    natural = "bf16" if asked.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    precision = natural if options.precision == "auto" else options.precision
+    precision = _natural_precision(asked) if options.precision == "auto" else options.precision
     return replace(options, device=asked, precision=precision, threads=options.threads or torch.get_num_threads())
+
+
+def _natural_precision(device: str) -> str:
+    """ "bf16" where the device has instructions for products of bfloat16 numbers, which are then several times as fast
+    as those of float32; by what it has and not by trying it out, so that a plan is the same each time it is made.
+    """
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device == "cpu" and _BF16_INSTRUCTIONS & cpu_instructions() else "fp32"
+
+
+def cpu_instructions() -> frozenset[str]:
+    """The instruction sets of this CPU by torch's names, such as "avx2"; none where torch, before 2.11, cannot tell."""
+    tell = getattr(torch.cpu, "get_capabilities", dict)
+    return frozenset(name for name, there in tell().items() if there is True)

@@ -185,9 +185,9 @@ class LBFGS(_Solver):
 
     def iterate(self) -> None:
         """One evaluation at the trial image; keeps it where the loss fell enough, else halves that lane's step."""
-        trial = self.image + self.length[:, None] * self.direction
+        trial = torch.addcmul(self.image, self.length[:, None], self.direction)
         loss, gradient = self._evaluate(trial)
-        gradient = torch.where(gradient.isfinite(), gradient, 0.0)
+        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         slope = self.length * (self.direction * self.gradient).sum(1)
         accept = loss.isfinite() & ((loss <= self.loss + _SUFFICIENT_DECREASE * slope) | ~self.loss.isfinite())
         self._remember(trial - self.image, gradient - self.gradient, loss.isfinite())
@@ -215,9 +215,8 @@ class LBFGS(_Solver):
     def _aim(self) -> None:
         """The next direction, from one pass over the pairs for the products and one to combine them."""
         memory, m, slot = self.memory, self.memory.history, self.slot
-        probes = torch.stack([memory.pairs[self.lanes, slot], memory.pairs[self.lanes, slot + m], self.gradient], dim=2)
-        products = memory.pairs @ probes
-        (with_s, with_y, with_g) = products.unbind(2)
+        probes = torch.stack([memory.pairs[self.lanes, slot], memory.pairs[self.lanes, slot + m], self.gradient], dim=1)
+        with_s, with_y, with_g = (probes @ memory.pairs.mT).unbind(1)
         memory.sy[self.lanes, slot, :] = with_s[:, m:]
         memory.sy[self.lanes, :, slot] = with_y[:, :m]
         memory.yy[self.lanes, slot, :] = with_y[:, m:]

@@ -265,7 +265,11 @@ class MachineOptions:
     device: str = option(
         "auto", Choice(("auto", "cpu", "cuda", "mps"), r"cuda:\d+", "cuda:N"), "where to compute", metavar="DEVICE"
     )
-    precision: str = option("auto", Choice(("auto", "fp32", "bf16")), "number format of the convolutions")
+    precision: str = option(
+        "auto",
+        Choice(("auto", "fp32", "bf16")),
+        "number format of the convolutions; auto: bf16 where the device has instructions for it",
+    )
     threads: int | None = option(None, Number(1, 1024, whole=True), "CPU threads", metavar="N", unset="one per core")
     offline: bool = option(False, Flag(), "never download weights")
     weights: str | None = option(None, Text("a file"), "file with the encoder's weights", metavar="FILE")

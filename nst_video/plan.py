@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nst_video.ahead import begin_import
 from nst_video.codecs import check_gif_speed, output_kind
 from nst_video.curves import Curves
 from nst_video.dreaming.specs import check_octaves, dreamed_layers, tile_for
@@ -185,6 +186,8 @@ def settle(
         size = size or _size(info, effort, smallest_side(encoder, layers), enlarges)
         if settings.dream:
             check_octaves(size[::-1], settings.dream.octaves, settings.dream.octave_scale, encoder, layers)
+        at.pictures()
+        begin_import("torch")  # while the child decodes; what can be wrong now is wrong seldom
         found = at.finish()
     settings = replace(settings, options=with_duration(options, found.song, os.fspath(input)))
     settings, curves = _settle_changing(_settle_weights(settings), info, found)

@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
-from scenedetect import ContentDetector, FrameTimecode
 
 MIN_SHOT = 6  # frames; cuts that follow each other faster are a flash or a strobe
 SHORTEST_SEGMENT, LONGEST_SEGMENT = 48, 240  # frames; below, key frames cost too much, above, too much waits unencoded
@@ -21,6 +20,10 @@ class CutFinder:
     """
 
     def __init__(self, threshold: float):
+        # A tenth of a second that only the process that looks for cuts has to spend.
+        from scenedetect import ContentDetector, FrameTimecode
+
+        self._time = FrameTimecode
         # The detector reports every jump; which of them begin a shot is decided in `shots`, where all are known.
         self._detector = ContentDetector(threshold, min_scene_len=0) if threshold > 0 else None
         self._cuts: list[int] = []
@@ -30,7 +33,7 @@ class CutFinder:
         """Look at the next frame, uint8 (H, W, 3), all of one size."""
         if self._detector is not None:
             # The rate only turns numbers into times, which nobody asks for here: frame numbers go in and come out.
-            now = FrameTimecode(self._frames, Fraction(25))
+            now = self._time(self._frames, Fraction(25))
             if self._detector.process_frame(now, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
                 self._cuts.append(self._frames)
         self._frames += 1

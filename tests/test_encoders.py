@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from nst_video import encoders
 from nst_video.colors import to_image
-from nst_video.encoders import ENCODERS, encoder_files, load_encoder, replicate
+from nst_video.encoders import ENCODERS, encoder_files, load_encoder
 from nst_video.errors import InputError, ResourceError, UsageError
+from nst_video.frozen import FrozenConvolution, replicate
 from nst_video.layers import ENCODER_LAYERS, check_layers, find_layer, layer_names, smallest_side
 from nst_video.losses import relative_style
 from nst_video.objective import style_statistics
@@ -183,6 +184,42 @@ def test_replicate_has_the_values_and_the_gradient_of_torchs_own():
         assert torch.equal(replicate(x, rows, columns), wanted)
         got, theirs = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (replicate(x, rows, columns), wanted))
         torch.testing.assert_close(got, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("replicated", "padding"), [(True, 0), (False, 1), (False, 0)])
+def test_a_frozen_convolution_is_what_autograd_makes_of_the_steps(dtype, replicated, padding):
+    torch.manual_seed(0)
+    layer = FrozenConvolution(8, 24, replicated=replicated, padding=padding).to(dtype)
+    x = torch.randn(2, 8, 7, 5, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    results = []
+    for trained in (True, False):
+        y = layer.requires_grad_(trained)(x)
+        weight = torch.rand(y.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+        results.append((y.detach(), torch.autograd.grad(y, x, weight)[0]))
+    (plain, plain_gradient), (frozen, frozen_gradient) = results
+    assert torch.equal(frozen, plain)
+    assert relative_error(frozen_gradient, plain_gradient) < (1e-6 if dtype == torch.float32 else 1e-2)
+    assert bool((frozen == 0).any())
+
+
+def test_a_frozen_convolution_keeps_its_result_and_nothing_else():
+    layer = FrozenConvolution(8, 24, replicated=True).requires_grad_(False)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda x: x):
+        y = layer(torch.randn(1, 8, 7, 5, requires_grad=True))
+    assert kept == [y.shape]
+
+
+def test_a_frozen_convolution_that_is_moved_takes_its_gradient_along():
+    layer = FrozenConvolution(3, 4, replicated=True).requires_grad_(False)
+    x = torch.randn(1, 3, 6, 6, requires_grad=True)
+    for dtype in (torch.float32, torch.float64):
+        layer.to(dtype)
+        y = layer(x.to(dtype))
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        (wanted,) = torch.autograd.grad(F.relu(layer.before_relu(x.to(dtype))).sum(), x)
+        torch.testing.assert_close(gradient, wanted)
 
 
 def test_bf16_stays_within_two_percent_in_value_and_six_in_gradient():

@@ -576,3 +576,15 @@ def test_the_script_notices_faults(tmp_path):
         lambda: complaint(0, ["nst-video: done"], b"noise", wrote=True),
     ]
     assert all(case() for case in wrong)
+
+
+def test_the_pictures_are_told_to_be_good_before_the_part_to_render_is_decoded(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr("nst_video.plan.begin_import", begun.append)
+    clip, style = make_video(tmp_path / "in.mp4"), tmp_path / "style.png"
+    with pytest.raises(InputError, match=r"style\.png"):
+        make_plan(clip, style, tmp_path / "out.mp4")
+    assert begun == []
+    write_picture(style, picture(3))
+    make_plan(clip, style, tmp_path / "out.mp4")
+    assert begun == ["torch"]

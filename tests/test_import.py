@@ -68,3 +68,7 @@ def test_every_public_name_is_there():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'stilize'"):
         _ = nst_video.stilize
+
+
+def test_only_the_child_that_looks_for_cuts_needs_their_detector():
+    assert "scenedetect" not in loaded_after("import nst_video.plan, nst_video.render")

@@ -219,3 +219,14 @@ def test_a_masked_gram_has_no_gradient_outside_its_mask():
     inside = mask.expand_as(gradient) > 0
     assert gradient[~inside].abs().max() == 0
     assert (gradient[inside] != 0).all()
+
+
+def test_the_gradients_written_by_hand_are_those_of_autograd():
+    image = (
+        torch.rand(2, 3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) * 2 - 0.5
+    ).requires_grad_()
+    assert torch.autograd.gradcheck(losses.total_variation, (image,))
+    assert torch.autograd.gradcheck(losses.out_of_range, (image,))
+    inside = torch.full((1, 3, 4, 4), 0.5, requires_grad=True)
+    (gradient,) = torch.autograd.grad(losses.out_of_range(inside).sum(), inside)
+    assert not bool(gradient.any())

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nst_video.encoders import CENTRED, Encoder, Vgg, replicate
+from nst_video.encoders import CENTRED, Encoder, Vgg
+from nst_video.frozen import FrozenConvolution, replicate
 from nst_video.layers import ENCODER_LAYERS
 
 SLIM = "slim"
@@ -61,10 +62,10 @@ class Student(nn.Module):
             nn.init.zeros_(convolution.bias)
         self.to(memory_format=torch.channels_last)
 
-    def convolutions(self) -> Iterator[nn.Conv2d]:
+    def convolutions(self) -> Iterator[FrozenConvolution]:
         """From shallow to deep."""
         for module in self.network.features.values():
-            assert isinstance(module, nn.Conv2d)
+            assert isinstance(module, FrozenConvolution)
             yield module
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
@@ -136,14 +137,13 @@ def begin_as_teacher(student: Student, teacher: Teacher, name: str, crops: list[
     for layer, convolution in zip(ENCODER_LAYERS[SLIM], student.convolutions(), strict=True):
         if layer.endswith("_1") and layer != "relu1_1":
             inputs = [F.avg_pool2d(x, 2, ceil_mode=True) for x in inputs]
-        inputs = [replicate(x, 1, 1) for x in inputs]
         before = [_rows(found[counterparts[layer]]) for found in wanted]
         chosen = most_telling([F.relu(rows) for rows in before], convolution.out_channels)
-        patches = [F.unfold(x, 3).transpose(1, 2).flatten(0, 1) for x in inputs]
+        patches = [F.unfold(replicate(x, 1, 1), 3).transpose(1, 2).flatten(0, 1) for x in inputs]
         solution = least_squares(patches, [rows[:, chosen] for rows in before])
         convolution.weight.copy_(solution[:-1].T.reshape(convolution.weight.shape))
         convolution.bias.copy_(solution[-1])
-        outputs = [F.relu(convolution(x)) for x in inputs]
+        outputs = [convolution(x) for x in inputs]
         scale = torch.stack([x.square().mean() for x in outputs]).mean().sqrt()
         convolution.weight /= scale
         convolution.bias /= scale
@@ -173,9 +173,8 @@ def _before_relu(encoder: Encoder, name: str, layers: set[str], image: Tensor) -
     return found
 
 
-def _keep(found: dict[str, Tensor], layer: str, module: nn.Module, inputs: object, output: Tensor) -> None:
-    # A copy: the ReLU that follows may work in place.
-    found[layer] = output.float().clone()
+def _keep(found: dict[str, Tensor], layer: str, module: FrozenConvolution, inputs: tuple[Tensor], _: Tensor) -> None:
+    found[layer] = module.before_relu(*inputs).float()
 
 
 def most_telling(parts: list[Tensor], count: int) -> Tensor:

@@ -1,0 +1,406 @@
+"""How fast an iteration is: against what the device can do, and against torch.optim.LBFGS around a plain closure.
+
+    python scripts/bench_speed.py FOLDER [--devices cpu cuda:0] [--sizes 256x256 512x288] [--precisions fp32 bf16]
+                                         [--encoders vgg19 slim] [--rounds 5] [--clock processor] [--threads 2]
+    python scripts/bench_speed.py FOLDER --render [--frames 24] [--size 512] [--alone 500]
+
+Everything about one size takes turns in one process, so that ratios hold on a machine that does other work as well;
+times are medians over the rounds. `--clock processor` counts the time of all threads of this process instead of the
+wall's, for a machine that is busy (CPU only).
+
+The floor: for every layer the larger of its multiply-adds at the device's own matrix rate and its bytes at the device's
+own copy rate, both measured in the same run; an activation is written and read once on the way there and read once on
+the way back, its gradient written and read once, and nothing else is moved. "plain" is scripts/plain_gatys.py with its
+history full. `--render` paints a clip as `standard` does, and two of its frames on their own by the plain way with 500
+evaluations each; the time of the whole clip painted that way is extrapolated from those two. FOLDER gets speed.json,
+speed.md and, where matplotlib is there, speed.png; render.json and render.md with --render.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from plain_gatys import PlainGatys, PlainSolver
+from speed_render import painted_alone
+from torch import Tensor
+
+from nst_video import EffortOptions, LookOptions, Stylizer
+from nst_video.colors import to_image
+from nst_video.encoders import Encoder, load_encoder
+from nst_video.frozen import FrozenConvolution
+from nst_video.machine import device_name, devices
+from nst_video.objective import FrameObjective, style_statistics
+from nst_video.optimizers import LBFGS
+from nst_video.pictures import read_picture
+
+SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+SIZES = {"cpu": ["256x256", "512x288"], "cuda": ["256x256", "512x288", "512x512", "1024x576", "1920x1080"]}
+HISTORY, LONG_HISTORY = 10, 100
+WARM_UP = 2
+MOVED = 5  # how often a byte of an activation, or of its gradient, has to be moved: see above
+MATRIX, COPY = {"cpu": (2048, 1 << 26), "cuda": (8192, 1 << 28)}, 5  # side, numbers; repeats
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+
+
+def main() -> None:
+    """Measure, print the tables, and keep them in FOLDER."""
+    arguments = parse_arguments()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(arguments.threads or torch.get_num_threads())
+    if arguments.render:
+        keep(arguments.folder, "render", *painted_alone(arguments))
+    else:
+        keep(arguments.folder, "speed", *speed(arguments))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where results are kept")
+    parser.add_argument("--devices", nargs="+", default=devices(), choices=devices())
+    parser.add_argument("--sizes", nargs="+", metavar="WxH", help="of the pictures (default: by device)")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    parser.add_argument("--encoders", nargs="+", default=["vgg19"], choices=["vgg19", "slim"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--evaluations", type=int, default=3, help="in one round, by everyone")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--render", action="store_true", help="a whole render against frames on their own")
+    parser.add_argument("--clip", type=Path, default=SAMPLES / "bunny.mp4")
+    parser.add_argument("--style", type=Path, default=SAMPLES / "oil.jpg")
+    parser.add_argument("--frames", type=int, help="only the first N frames of the clip")
+    parser.add_argument("--size", type=int, default=512, help="long side of the render")
+    parser.add_argument("--alone", type=int, default=500, help="evaluations of a frame on its own")
+    return parser.parse_args()
+
+
+def keep(folder: Path, name: str, found: Any, table: str) -> None:
+    """Write the figures and the table, and print the latter."""
+    (folder / f"{name}.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    (folder / f"{name}.md").write_text(table + "\n", encoding="utf-8")
+    print(table)
+
+
+def say(text: str) -> None:
+    """A line of progress; the tables alone go to stdout."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def wait_for(device: str) -> None:
+    """Until everything that was asked of the device is done."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+# ---------------------------------------------------------------------------------------------- the device
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device can do: multiply-adds a second by precision, and bytes copied a second, read ones and written ones
+    counted both.
+    """
+
+    name: str
+    rates: dict[str, float]
+    copy_rate: float
+
+
+def measure_device(device: str, clock: Callable[[], float]) -> Device:
+    """The best of a few products of large matrices, and of a few copies of a large tensor."""
+    side, numbers = MATRIX.get(device.partition(":")[0], MATRIX["cpu"])
+    rates = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+        rates[name] = side**3 / best(partial(torch.mm, a, b), device, clock)
+    source = torch.rand(numbers, device=device)
+    target = torch.empty_like(source)
+    return Device(device, rates, 8 * numbers / best(partial(target.copy_, source), device, clock))
+
+
+def best(work: Callable[[], object], device: str, clock: Callable[[], float]) -> float:
+    """Seconds of the quickest of a few runs."""
+    return min(seconds(work, device, clock) for _ in range(COPY))
+
+
+def seconds(work: Callable[[], object], device: str, clock: Callable[[], float]) -> float:
+    """Of one run."""
+    wait_for(device)
+    begun = clock()
+    work()
+    wait_for(device)
+    return clock() - begun
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Of one convolution, or one Gram matrix, at a size: multiply-adds of the way there, bytes of its activations."""
+
+    products: int
+    bytes: int
+    precision: str
+
+
+def layers_of(encoder: Encoder, look: LookOptions, image: Tensor) -> list[Layer]:
+    """What has to be computed and moved for one evaluation, on the way there."""
+    found: list[Layer] = []
+
+    def count(module: FrozenConvolution, inputs: tuple[Tensor], output: Tensor) -> None:
+        products = output.numel() * module.in_channels * 9
+        precision = "bf16" if module.weight.dtype == torch.bfloat16 else "fp32"
+        found.append(Layer(products, output.numel() * output.element_size(), precision))
+
+    modules = [module for module in encoder.modules() if isinstance(module, FrozenConvolution)]
+    handles = [module.register_forward_hook(count) for module in modules]
+    with torch.no_grad():
+        features = encoder(image)
+    for handle in handles:
+        handle.remove()
+    for layer in look.style_layers:  # in float32, whatever the network computes in; its activations are counted above
+        channels, places = features[layer].shape[1], features[layer][0, 0].numel()
+        found.append(Layer(channels * channels * places, 0, "fp32"))
+    return found
+
+
+def floor_of(layers: list[Layer], device: Device) -> float:
+    """Seconds below which an evaluation cannot come: the way back takes as many multiply-adds as the way there."""
+    return sum(
+        max(2 * layer.products / device.rates[layer.precision], MOVED * layer.bytes / device.copy_rate)
+        for layer in layers
+    )
+
+
+# ---------------------------------------------------------------------------------------------- iterations
+
+
+class TimedLBFGS(LBFGS):
+    """Notes what each evaluation of the loss and its gradient takes."""
+
+    evaluation = 0.0
+    timed: Callable[[Callable[[], object]], float]
+
+    def _evaluate(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        found: list[tuple[Tensor, Tensor]] = []
+        work = super()._evaluate
+        self.evaluation = self.timed(lambda: found.append(work(flat)))
+        self.rows.clear()
+        return found[0]
+
+
+class Ours:
+    """Iterations of L-BFGS on the default loss of a first frame."""
+
+    def __init__(
+        self, encoder: Encoder, content: Tensor, style: Tensor, timed: Callable[[Callable[[], object]], float]
+    ):
+        """timed: seconds that a piece of work takes."""
+        look = LookOptions()
+        with torch.no_grad():
+            features = encoder(style)
+            targets = {layer: style_statistics(encoder, features, layer) for layer in look.style_layers}
+        weights = Stylizer(encoder, [], effort=EffortOptions()).weights()
+        objective = FrameObjective(encoder, look, content=content, styles=targets, weights=weights)
+        solver = type("Solver", (TimedLBFGS,), {"timed": staticmethod(timed)})
+        self.timed = timed
+        self.solver = solver(objective, content, first_step=0.05, curvature=None, history=HISTORY)
+
+    def __call__(self) -> dict[str, float]:
+        """Seconds of an iteration, and of the loss and gradient in it."""
+        iteration = self.timed(self.solver.iterate)
+        return {"iteration": iteration, "gradient": self.solver.evaluation}
+
+
+def plain_layout(encoder: Encoder) -> Encoder:
+    """The encoder with torch's default memory layout."""
+    for module in encoder.modules():
+        if isinstance(module, FrozenConvolution):
+            module.weight.data = module.weight.data.contiguous()
+    encoder.network.memory_format = torch.contiguous_format  # type: ignore[assignment]
+    return encoder
+
+
+def entries(
+    encoder: str,
+    size: tuple[int, int],
+    arguments: argparse.Namespace,
+    pictures: tuple[np.ndarray, np.ndarray],
+    device: str,
+) -> tuple[dict[str, Callable[[], dict[str, float]]], dict[str, list[Layer]]]:
+    """What takes turns at one size, by name: a call is one iteration and gives its seconds. And the work of an
+    evaluation by precision.
+    """
+    look, timed = LookOptions(), partial(seconds, device=device, clock=CLOCKS[arguments.clock])
+    layers = (*look.style_layers, *look.content_layers)
+    content, style = (fit(to_image(picture[None], device), size) for picture in pictures)
+    found: dict[str, Callable[[], dict[str, float]]] = {}
+    work = {}
+    for precision in arguments.precisions:
+        load = partial(load_encoder, encoder, layers, device=device, precision=precision)
+        work[precision] = layers_of(load(), look, content)
+        found[precision] = Ours(load(), content, style, timed)
+        found[f"{precision}, default layout"] = Ours(plain_layout(load()), content, style, timed)
+    network = load_encoder(encoder, layers, device=device)
+    for history in (HISTORY, LONG_HISTORY):
+        solver = PlainSolver(PlainGatys(network, content, style, look), history)
+        solver.fill()
+        found[f"plain, history {history}"] = partial(iteration_of, solver, timed)
+    return found, work
+
+
+def iteration_of(solver: PlainSolver, timed: Callable[[Callable[[], object]], float]) -> dict[str, float]:
+    """Seconds of one iteration of the plain solver."""
+    return {"iteration": timed(partial(solver.run, 1))}
+
+
+def fit(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, 3, H, W) with this width and height."""
+    return torch.nn.functional.interpolate(picture, size=size[::-1], mode="area")
+
+
+def speed(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """Rows for JSON, and the tables."""
+    rows, clock = [], CLOCKS[arguments.clock]
+    pictures = (read_picture(SAMPLES / "chelsea.jpg"), read_picture(arguments.style))
+    for name in arguments.devices:
+        if name != "cpu" and arguments.clock != "wall":
+            sys.exit(f"--clock {arguments.clock} means nothing on {name}; leave it out")
+        device = measure_device(name, clock)
+        for encoder in arguments.encoders:
+            for size in arguments.sizes or SIZES.get(name.partition(":")[0], SIZES["cpu"]):
+                say(f"{encoder} at {size} on {name}")
+                rows.append(row_of(encoder, device, size, arguments, pictures))
+    plot(rows, arguments.folder / "speed.png")
+    return rows, tables_of(rows)
+
+
+def row_of(
+    encoder: str, device: Device, size: str, arguments: argparse.Namespace, pictures: tuple[np.ndarray, np.ndarray]
+) -> dict[str, Any]:
+    """Everything about one encoder at one size on one device."""
+    width, height = (int(side) for side in size.split("x"))
+    work, counted = entries(encoder, (width, height), arguments, pictures, device.name)
+    for run in work.values():
+        for _ in range(WARM_UP):
+            run()
+    rounds = []
+    for number in range(arguments.rounds):
+        say(f"  round {number + 1} of {arguments.rounds}")
+        rounds.append({name: medians([run() for _ in range(arguments.evaluations)]) for name, run in work.items()})
+    taken = {name: medians([row[name] for row in rounds]) for name in work}
+
+    def ratios(name: str, to: str) -> float:
+        return median(row[to]["iteration"] / row[name]["iteration"] for row in rounds)
+
+    every = arguments.precisions
+    return {
+        "device": device.name,
+        "device_name": device_name(device.name),
+        "threads": torch.get_num_threads(),
+        "clock": arguments.clock,
+        "torch": torch.__version__,
+        "encoder": encoder,
+        "size": size,
+        "products_per_second": device.rates,
+        "bytes_per_second": device.copy_rate,
+        "products": {name: 2 * sum(layer.products for layer in layers) for name, layers in counted.items()},
+        "bytes": {name: MOVED * sum(layer.bytes for layer in layers) for name, layers in counted.items()},
+        "floor": {name: floor_of(layers, device) for name, layers in counted.items()},
+        "seconds": taken,
+        "faster_than_plain": {
+            name: {str(history): ratios(name, f"plain, history {history}") for history in (HISTORY, LONG_HISTORY)}
+            for name in every
+        },
+        "beside_network": {
+            name: median(row[name]["iteration"] / row[name]["gradient"] - 1 for row in rounds) for name in every
+        },
+        "channels_last_gain": {name: ratios(name, f"{name}, default layout") for name in every},
+    }
+
+
+def medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The median of every column."""
+    return {name: median(row[name] for row in rows) for name in rows[0]}
+
+
+def tables_of(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a line for every setting, and one for every device about what it can do."""
+    titles = [
+        *("device", "network", "size", "precision", "floor", "loss and gradient"),
+        *(f"iteration ({rows[0]['clock']} time)", "floor / iteration"),
+        *("plain, history 10", "times faster", "history 100", "times faster"),
+        *("optimiser beside the network", "channels last"),
+    ]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row in rows:
+        taken = {name: f"{1e3 * found['iteration']:.1f} ms" for name, found in row["seconds"].items()}
+        for precision, floor in row["floor"].items():
+            found, faster = row["seconds"][precision], row["faster_than_plain"][precision]
+            cells = [
+                *(row["device"], row["encoder"], row["size"].replace("x", "×"), precision),
+                *(f"{1e3 * floor:.1f} ms", f"{1e3 * found['gradient']:.1f} ms", taken[precision]),
+                f"{floor / found['iteration']:.0%}",
+                *(
+                    taken["plain, history 10"],
+                    f"{faster['10']:.2f}",
+                    taken["plain, history 100"],
+                    f"{faster['100']:.2f}",
+                ),
+                f"{row['beside_network'][precision]:.1%}",
+                f"{row['channels_last_gain'][precision]:.2f} × faster",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    for row in {row["device"]: row for row in rows}.values():
+        rates = ", ".join(f"{value / 1e9:.0f} in {name}" for name, value in row["products_per_second"].items())
+        copied = row["bytes_per_second"] / 1e9
+        lines.append(
+            f"\n{row['device']} ({row['device_name']}), {row['threads']} threads: billions of multiply-adds a second "
+            f"{rates}; {copied:.1f} GB copied a second."
+        )
+    return "\n".join(lines)
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Seconds of an iteration over the pixels of the picture, a panel for each device and network."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        say("no plot: matplotlib is not installed")
+        return
+    panels: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        panels.setdefault((row["device"], row["encoder"]), []).append(row)
+    figure = Figure(figsize=(6 * len(panels), 4.5), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, own) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
+        own.sort(key=pixels)
+        curves = {name: [row["seconds"][name]["iteration"] for row in own] for name in own[0]["seconds"]}
+        curves |= {f"floor in {name}": [row["floor"][name] for row in own] for name in own[0]["floor"]}
+        for name, values in curves.items():
+            style = "--" if name.startswith("floor") else ":" if name.startswith("plain") else "-"
+            axes.loglog([pixels(row) for row in own], values, style, marker="o", label=name)
+        axes.set(title=", ".join(title), xlabel="pixels", ylabel="seconds")
+        axes.grid(True, which="both", alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.savefig(path)
+
+
+def pixels(row: dict[str, Any]) -> int:
+    """Of the pictures of a row."""
+    width, height = row["size"].split("x")
+    return int(width) * int(height)
+
+
+if __name__ == "__main__":
+    main()
