@@ -146,14 +146,15 @@ class TiledObjective(FrameObjective):
         for part in self.parts:
             with torch.enable_grad():
                 leaf = part.of(image).detach().requires_grad_()
-                features = self.encoder(leaf)
-                joint = self._content_of(part, features).sum()
-                for layer, found in _grams(self.encoder, part, features, slopes).items():
-                    joint = joint + (slopes[layer] * found.total).sum()
-                del features, found  # or two tiles would be held while the next one begins
-                (found_here,) = torch.autograd.grad(joint, leaf)
-            part.of(gradient).add_(found_here)
+                (found,) = torch.autograd.grad(self._along(part, self.encoder(leaf), slopes), leaf)
+            part.of(gradient).add_(found)
         return gradient
+
+    def _along(self, part: Tile, features: Mapping[str, Tensor], slopes: Mapping[str, Tensor]) -> Tensor:
+        """A number that changes with the activations of the tile as the whole picture's content and style do."""
+        grams = _grams(self.encoder, part, features, slopes)
+        style = [(slopes[layer] * found.total).sum() for layer, found in grams.items()]
+        return torch.stack([self._content_of(part, features).sum(), *style]).sum()
 
 
 class _OfTheNetwork(torch.autograd.Function):

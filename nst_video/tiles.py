@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from nst_video.layers import ENCODER_LAYERS, Layer, check_layers, find_layer
 
@@ -42,9 +43,7 @@ def cells(length: int, tile: int, overlap: int, grid: int) -> list[Cell]:
     Cell(start=352, end=864, first=432, last=784)
     """
     found = spans(length, tile, overlap)
-    cuts = [
-        (after + (end - after) // 2) // grid * grid for (_, end), (after, _) in zip(found, found[1:], strict=False)
-    ]
+    cuts = [(after + (end - after) // 2) // grid * grid for (_, end), (after, _) in pairwise(found)]
     return [
         Cell(start, end, first, last)
         for (start, end), first, last in zip(found, [0, *cuts], [*cuts, length], strict=True)
