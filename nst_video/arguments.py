@@ -63,6 +63,7 @@ def _add_option(
     shown = unset if default is None else ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
     section.add_argument(
         *flags,
+        dest=name,
         metavar=metavar or choices or "VALUE",
         type=parse_option(name, kind),
         action=_Another if isinstance(kind, Repeated) else "store",
