@@ -11,6 +11,7 @@ from nst_video.tiles import ALIGNED, MINIMAL_TILE, can_be_cut
 _PROCESS = 4.5e8  # bytes that Python, torch, OpenCV and an encoder take before the first frame
 _PIXEL = 500  # bytes for each pixel of a frame: what is painted, moved, compared and kept, without the pairs
 _PAIR = 72  # bytes for each pixel and curvature pair: of the frame before, moved onto this one, and being saved
+_PAIR_OF_A_STILL = 30  # of the one frame that there is
 _LOOK = {"fp32": 1_900, "bf16": 1_500}  # bytes for each pixel that VGG-19 looks at at a time, as a teacher
 _EVALUATION = {  # bytes for each pixel whose loss and gradient are taken at a time
     "vgg": {"fp32": 3_600, "bf16": 2_600},
@@ -23,26 +24,30 @@ _SHARE = 0.9  # of what can be had, that is planned with
 @dataclass(frozen=True)
 class Need:
     """The memory that painting frames of this size (width, height) takes. evaluation: bytes for each pixel of the
-    largest part that is evaluated at a time.
+    largest part that is evaluated at a time. pair: bytes for each pixel and curvature pair.
     """
 
     size: tuple[int, int]
     evaluation: int
+    pair: int = _PAIR
 
     @staticmethod
-    def of(size: tuple[int, int], encoder: str, precision: str, *, teacher: bool) -> "Need | None":
-        """Of an encoder, with its teacher where it is asked; None where nothing is known about it."""
+    def of(size: tuple[int, int], encoder: str, precision: str, *, teacher: bool, still: bool = False) -> "Need | None":
+        """Of an encoder, with its teacher where it is asked, for a video or only a still; None where nothing is known
+        about it.
+        """
         table = next((table for name, table in _EVALUATION.items() if encoder.startswith(name)), None)
         if table is None:
             return None
         looks = teacher and encoder == "slim"
-        return Need(size, max(table[precision], _LOOK[precision] if looks else 0))
+        evaluation = max(table[precision], _LOOK[precision] if looks else 0)
+        return Need(size, evaluation, _PAIR_OF_A_STILL if still else _PAIR)
 
     def bytes(self, *, history: int, tile: int | None) -> int:
         """With so many curvature pairs (0: another optimiser), cut into such tiles or, with None, not at all."""
         pixels = self.size[0] * self.size[1]
         width, height = (min(side, tile or side) for side in self.size)
-        return round(_PROCESS + pixels * (_PIXEL + _PAIR * history) + width * height * self.evaluation)
+        return round(_PROCESS + pixels * (_PIXEL + self.pair * history) + width * height * self.evaluation)
 
 
 def choose(need: Need, available: int, *, history: int, tile: int | None, cut: bool) -> tuple[int, int | None] | None:
@@ -65,15 +70,21 @@ def choose(need: Need, available: int, *, history: int, tile: int | None, cut: b
 
 
 def fitted(
-    effort: EffortOptions, look: LookOptions, machine: MachineOptions, size: tuple[int, int], available: int | None
+    effort: EffortOptions,
+    look: LookOptions,
+    machine: MachineOptions,
+    size: tuple[int, int],
+    available: int | None,
+    *,
+    still: bool,
 ) -> EffortOptions:
     """The effort, resolved, with what the memory asks for; ResourceError where frames of `size` (width, height) do not
     fit at all.
 
-    available: bytes that can be had on the machine's device; None where nobody says.
+    available: bytes that can be had on the machine's device; None where nobody says. still: there is one frame.
     """
     encoder = str(effort.encoder)
-    need = Need.of(size, encoder, machine.precision, teacher=effort.teacher == "on")
+    need = Need.of(size, encoder, machine.precision, teacher=effort.teacher == "on", still=still)
     if need is None or available is None:
         return effort
     cut = can_be_cut(encoder, (*look.content_layers, *look.style_layers))

@@ -199,7 +199,7 @@ def settle(
     available = available_memory(machine.device, machine.memory_limit)
     effort = replace(settings.effort, size=max(size))
     if settings.dream is None:
-        effort = fitted(effort, settings.look, machine, size, available)
+        effort = fitted(effort, settings.look, machine, size, available, still=len(found.pts) == 1)
     return Plan(
         input=os.fspath(input),
         output=os.fspath(output),

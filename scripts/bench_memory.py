@@ -5,8 +5,8 @@
 
 Each row is a process of its own that paints one later frame of a shot (three references, curvature pairs to be moved,
 the teacher where there is one) with the stylizer of a render. Memory is the peak of the process above what it had with
-the encoder loaded, so it does not depend on how large Python and torch are. Tile 0: in one piece. `predicted` is what a
-plan counts with. Only on systems with the module `resource`, and on the CPU.
+the encoder loaded, so it does not depend on how large Python and torch are. Tile 0: in one piece. What is "planned
+with" is what budget.py counts with. Only on systems with the module `resource`, and on the CPU.
 """
 
 import argparse
@@ -66,9 +66,9 @@ def line_of(row: dict[str, Any]) -> str:
     pixels = row["width"] * row["height"]
     return (
         f"{row['encoder']:<6} {row['precision']} {row['width']}x{row['height']} tile {row['tile'] or '-':>4} "
-        f"m {row['history']:>2}: {row['bytes'] / 1e6:7.0f} MB above {row['before'] / 1e6:.0f}, "
-        f"{row['bytes'] / pixels:6.0f} B/pixel, predicted {row['predicted'] / 1e6:.0f} MB in all; "
-        f"{row['seconds']:.1f} s"
+        f"m {row['history']:>2}: {row['bytes'] / 1e6:6.0f} MB, {row['bytes'] / pixels:5.0f} B/pixel; in all "
+        f"{(row['before'] + row['bytes']) / 1e6:6.0f} MB, planned with {row['predicted'] / 1e6:.0f}; "
+        f"{row['seconds']:.0f} s"
     )
 
 

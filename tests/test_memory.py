@@ -168,6 +168,7 @@ GB = 10**9
         (24 * GB, (1920, 1080), "vgg19", 10, None),  # all of it fits
         (4 * GB, (512, 288), "vgg19", 10, None),
         (8 * GB, (1920, 1080), "slim", 10, None),
+        (16 * GB, (512, 288), "vgg16", 10, None),
     ],
 )
 def test_what_fits_is_left_as_it_was_asked_for(available, size, encoder, history, tile):
@@ -193,6 +194,21 @@ def test_pairs_go_before_the_picture_is_cut_and_come_back_then(encoder, precisio
     assert tiles == sorted(tiles, reverse=True)
     assert min(tiles) in (256, 320, 384)  # in such steps of the memory
     assert all(tile % 64 == 0 for tile in tiles)
+
+
+@pytest.mark.parametrize(
+    ("available", "size", "precision", "still"),
+    [
+        (8 * GB, (3840, 2160), "bf16", True),
+        (24 * GB, (3840, 2160), "fp32", False),
+        (6 * GB, (1920, 1080), "fp32", False),
+    ],
+)
+def test_large_pictures_fit_in_tiles_that_are_mostly_their_own(available, size, precision, still):
+    need = Need.of(size, "vgg19", precision, teacher=True, still=still)
+    history, tile = choose(need, available, history=10, tile=None, cut=True)
+    assert history >= 4
+    assert 512 <= tile < max(size)
 
 
 def test_what_may_not_be_cut_is_not():
@@ -271,6 +287,11 @@ def test_a_container_has_what_it_may_take(tmp_path, monkeypatch):
     assert memory.available_memory("mps", None) is None
     (tmp_path / "memory.max").write_text("max\n")
     assert machine is None or memory.free_memory() > 10**6
+
+
+def test_a_system_that_does_not_tell_what_is_free_has_half():
+    half = memory._half_of_the_machine()
+    assert half is None or 10**8 < half < 10**14
 
 
 def test_bytes_for_people():
