@@ -7,7 +7,7 @@ iteration has no `.item()` and no branch on data. One iteration is one evaluatio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -55,14 +55,16 @@ class Curvature:
         return Curvature(**{name: value.clone() for name, value in vars(self).items()})
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> "Curvature":
-        """The pairs after `move`, a linear map of pixels (L * 2m, n) -> the same shape; products are taken anew."""
+        """The pairs after `move`, a linear map of pixels (L * 2m, n) -> the same shape, anew; products are taken anew,
+        and nothing is shared with the pairs before.
+        """
         lanes, rows, pixels = self.pairs.shape
         pairs = move(self.pairs.reshape(lanes * rows, pixels)).reshape(lanes, rows, pixels)
         steps, changes = pairs.split(self.history, dim=1)
         sy, yy = steps @ changes.mT, changes @ changes.mT
         lengths = steps.norm(dim=2) * changes.norm(dim=2)
         curved = torch.diagonal(sy, dim1=1, dim2=2) > _LEAST_CURVATURE * lengths
-        return replace(self, pairs=pairs, sy=sy, yy=yy, filled=self.filled & curved)
+        return Curvature(pairs, sy, yy, self.filled & curved, self.head.clone())
 
 
 @dataclass(frozen=True)
