@@ -7,6 +7,11 @@ Each row is a process of its own that paints one later frame of a shot (three re
 the teacher where there is one) with the stylizer of a render. Memory is the peak of the process above what it had with
 the encoder loaded, so it does not depend on how large Python and torch are. Tile 0: in one piece. What is "planned
 with" is what budget.py counts with. Only on systems with the module `resource`, and on the CPU.
+
+    python scripts/bench_memory.py --overlaps 160 128 96 64 32 [--encoders vgg19]
+
+instead says how far loss and gradient of 401x250 pixels in two tiles are from those in one piece, when tiles overlap by
+so much.
 """
 
 import argparse
@@ -25,6 +30,8 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.one:
         return print(json.dumps(measure(**json.loads(arguments.one))))
+    if arguments.overlaps:
+        return compare(arguments.encoders, arguments.overlaps)
     rows = []
     for encoder, precision, size, tile, history in product(
         arguments.encoders, arguments.precisions, arguments.sizes, arguments.tiles, arguments.history
@@ -50,6 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--history", nargs="+", type=int, default=[10, 4])
     parser.add_argument("--evaluations", type=int, default=2)
     parser.add_argument("--json", type=Path, help="keep the rows in this file")
+    parser.add_argument("--overlaps", nargs="+", type=int, help="compare tiles with one piece instead")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -115,6 +123,43 @@ def measure(
         "seconds": seconds,
         "predicted": need.bytes(history=history, tile=tile),
     }
+
+
+def compare(encoders: list[str], overlaps: list[int]) -> None:
+    """Print how far tiles with these overlaps are from the picture in one piece."""
+    import torch
+    from torch.nn import functional
+
+    from nst_video import tiled
+    from nst_video.encoders import load_encoder
+    from nst_video.objective import FrameObjective, Weights, style_of
+    from nst_video.options import LookOptions
+
+    look, generator = LookOptions(), torch.Generator().manual_seed(0)
+    noise = torch.rand((3, 3, 60, 100), generator=generator)
+    content, style, start = functional.interpolate(noise, size=(250, 401), mode="bicubic").clamp(0, 1).split(1)
+    for name in encoders:
+        network = load_encoder(name, (*look.content_layers, *look.style_layers))
+        sums = tiled.gram_sums(network, style, look.style_layers)
+        options: Any = {
+            "content": content,
+            "styles": {layer: style_of(network, found.mean, layer) for layer, found in sums.items()},
+            "weights": Weights(content=0.05, style=1.0, tv=0.5, temporal=20.0),
+        }
+
+        def evaluate(objective: FrameObjective) -> tuple[torch.Tensor, torch.Tensor]:
+            image = start.clone().requires_grad_()
+            loss, _ = objective(image)
+            return loss.detach(), torch.autograd.grad(loss.sum(), image)[0]
+
+        loss, gradient = evaluate(FrameObjective(network, look, **options))
+        for overlap in overlaps:
+            tiled.overlap_of = lambda *_, shared=overlap: shared  # type: ignore[assignment]
+            found = evaluate(tiled.TiledObjective(network, look, tile=320, **options))
+            off = [
+                float((mine - whole).norm() / whole.norm()) for mine, whole in zip(found, (loss, gradient), strict=True)
+            ]
+            print(f"{name} overlap {overlap:>3}: loss off by {off[0]:.0e}, gradient by {off[1]:.0e}", flush=True)
 
 
 def peak() -> int:
