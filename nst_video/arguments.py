@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import Field, fields
 from typing import Any, NoReturn
 
@@ -27,19 +27,25 @@ def add_options(
     parser: argparse.ArgumentParser, sections: Sequence[Section] = PAINT, *, style_help: str | None = None
 ) -> None:
     """Add every option of the sections, and with the look, where there is help for it, the repeatable --style."""
+    taken = {flag_name(item.name) for section in sections for item in section.items}
     for section in sections:
-        group = add_fields(parser, section.title, section.items)
+        group = add_fields(parser, section.title, section.items, taken)
         if section.title == "look" and style_help:
             group.add_argument(
                 "--style", dest="styles", metavar="FILE=WEIGHT", action="append", default=[], help=style_help
             )
 
 
-def add_fields(parser: argparse.ArgumentParser, title: str, items: Iterable[Field[Any]]) -> Any:
-    """Add fields of a dataclass of options under a title; the group that they are in."""
+def add_fields(
+    parser: argparse.ArgumentParser, title: str, items: Iterable[Field[Any]], taken: Collection[str] = ()
+) -> Any:
+    """Add fields of a dataclass of options under a title; the group that they are in. A short name is left out where
+    it is among the `taken` ones.
+    """
     group = parser.add_argument_group(title)
     for item in items:
-        _add_option(group, item.name, item.default, **item.metadata)
+        short = None if item.metadata["short"] in taken else item.metadata["short"]
+        _add_option(group, item.name, item.default, **{**item.metadata, "short": short})
     return group
 
 
@@ -57,6 +63,7 @@ def _add_option(
     shown = unset if default is None else ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
     section.add_argument(
         *flags,
+        dest=name,
         metavar=metavar or choices or "VALUE",
         type=parse_option(name, kind),
         action=_Another if isinstance(kind, Repeated) else "store",
@@ -94,4 +101,5 @@ def parse_style(text: str) -> tuple[str, float]:
 
 def made_of(args: argparse.Namespace, group: Any) -> Any:
     """The dataclass of options with what was given for its fields; UsageError for what is out of range."""
-    return group(**{item.name: getattr(args, item.name) for item in fields(group)})
+    given = vars(args)
+    return group(**{item.name: given[item.name] for item in fields(group) if item.name in given})

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # These say what is refused and what is kept, and may be others every time.
 LIMITS = ("overwrite", "restart", "keep_job", "max_pixels", "max_duration")
 # These change no pixel.
-NEUTRAL = frozenset({"quality", "offline", *LIMITS})
+NEUTRAL = frozenset({"quality", "offline", "memory_limit", *LIMITS})
 # These are files: what is in them counts, not where they are.
 FILES = frozenset({"weights", "guide", "music"})
 # These only say how the painted frames are written.

@@ -215,6 +215,27 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Bytes:
+    """An amount of memory with its unit (6GB, 1.5 GiB, 800MB), held as a whole number of bytes."""
+
+    def parse(self, text: str) -> int:
+        """Text as typed -> bytes; ValueError where it is no amount."""
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?([KMGT])(i?)B?", text.strip(), re.IGNORECASE | re.ASCII)
+        if match is None:
+            raise ValueError(text)
+        number, prefix, binary = match.groups()
+        return int(Fraction(number) * (1024 if binary else 1000) ** (1 + "KMGT".index(prefix.upper())))
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is an amount that a machine can have."""
+        return isinstance(value, int) and not isinstance(value, bool) and 10**6 <= value <= 10**15
+
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return "an amount with its unit such as 6GB, 1.5GiB or 800MB"
+
+
+@dataclass(frozen=True)
 class Flag:
     """Yes or no."""
 
@@ -231,4 +252,4 @@ class Flag:
         return "True or False"
 
 
-Kind = Number | Choice | Text | Several | Repeated | Time | Rate | Flag
+Kind = Number | Choice | Text | Several | Repeated | Time | Rate | Bytes | Flag

@@ -16,12 +16,14 @@ class Layer:
     module: where the network as torchvision builds it keeps the layer, which is also the prefix of its weights.
     channels: how many it has.
     also: other names it goes by.
+    reach: how many pixels beyond those below it one of its places sees to each side; None: not known.
     """
 
     smallest_side: int
     module: str
     channels: int
     also: tuple[str, ...] = ()
+    reach: int | None = None
 
 
 def _vgg_layers(blocks: tuple[tuple[int, ...], ...]) -> dict[str, Layer]:
@@ -29,10 +31,21 @@ def _vgg_layers(blocks: tuple[tuple[int, ...], ...]) -> dict[str, Layer]:
     layers, position = {}, 0
     for block, widths in enumerate(blocks, 1):
         for i, channels in enumerate(widths, 1):
-            layers[f"relu{block}_{i}"] = Layer(2 ** (block - 1), f"features.{position}", channels)
+            reach = _vgg_reach([len(convolutions) for convolutions in blocks[: block - 1]], i)
+            layers[f"relu{block}_{i}"] = Layer(2 ** (block - 1), f"features.{position}", channels, reach=reach)
             position += 2
         position += 1
     return layers
+
+
+def _vgg_reach(before: list[int], convolutions: int) -> int:
+    """Pixels that a place sees to each side through so many 3x3 convolutions after blocks of `before`, a pool after
+    each block.
+    """
+    reach = convolutions
+    for count in reversed(before):
+        reach = 2 * reach + count
+    return reach
 
 
 def _googlenet_layers() -> dict[str, Layer]:

@@ -75,12 +75,22 @@ def paper_style(style: Tensor, target: Tensor) -> Tensor:
 
 def relative_content(features: Tensor, target: Tensor) -> Tensor:
     """mean (F - F_p)^2 / mean F_p^2 of one layer, (B, N, H, W) twice -> (B,)."""
-    return (features - target).square().mean((1, 2, 3)) / target.square().mean((1, 2, 3)).clamp_min(1e-12)
+    return (features - target).square().mean((1, 2, 3)) / relative_energy(target)
+
+
+def relative_energy(target: Tensor) -> Tensor:
+    """mean F_p^2, (B,): what the mean square of F - F_p is divided by in `relative_content`."""
+    return target.square().mean((1, 2, 3)).clamp_min(1e-12)
 
 
 def paper_content(features: Tensor, target: Tensor) -> Tensor:
     """1 / (4 H W C) sum (F - F_p)^2 of one layer (Gatys et al. 2016, eq. 1, with the mean in place of the half sum)."""
-    return (features - target).square().mean((1, 2, 3)) / 4
+    return (features - target).square().mean((1, 2, 3)) / paper_energy(target)
+
+
+def paper_energy(target: Tensor) -> Tensor:
+    """4 for each lane: what the mean square of F - F_p is divided by in `paper_content`."""
+    return target.new_full((len(target),), 4.0)
 
 
 class _Roughness(torch.autograd.Function):
@@ -171,10 +181,11 @@ LayerLoss = Callable[[Tensor, Tensor], Tensor]  # (statistics, target) -> (B,)
 @dataclass(frozen=True)
 class Normaliser:
     """A way to scale the losses of a layer, with the weights that suit it: alpha, beta_s, lambda_tv, gamma, and that
-    of `out_of_range`.
+    of `out_of_range`. content_energy: what the content loss divides the mean square of F - F_p by, (B,) of F_p.
     """
 
     content: LayerLoss
+    content_energy: Callable[[Tensor], Tensor]
     style: LayerLoss
     content_weight: float
     style_weight: float
@@ -190,6 +201,7 @@ class Normaliser:
 NORMALISERS = {
     "relative": Normaliser(
         relative_content,
+        relative_energy,
         relative_style,
         content_weight=0.05,
         style_weight=1.0,
@@ -199,6 +211,7 @@ NORMALISERS = {
     ),
     "paper": Normaliser(
         paper_content,
+        paper_energy,
         paper_style,
         content_weight=1.0,
         style_weight=3e-3,

@@ -1,6 +1,6 @@
 """The loss of one frame at one size, put together from losses.py with the weights that options and controls give."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 
@@ -57,8 +57,12 @@ class FrameObjective:
         self.exponent = look.tv_exponent
         self.shares = style_shares(look)
         with torch.no_grad():
-            features = encoder(content)
-        self.targets = {layer: in_basis(encoder, features, layer) for layer in look.content_layers}
+            self.targets = self._content_targets(content, look.content_layers)
+
+    def _content_targets(self, content: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        """What the layers see in the frame, in the basis of the encoder."""
+        features = self.encoder(content)
+        return {layer: in_basis(self.encoder, features, layer) for layer in layers}
 
     def aimed_at(self, styles: Mapping[str, Tensor]) -> "FrameObjective":
         """The same with other target Gram matrices (1 or L, N, N)."""
@@ -69,28 +73,32 @@ class FrameObjective:
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Total (L,) and its weighted terms by name."""
         features = self.encoder(image)
-        weights = self.weights
+        found = {layer: style_statistics(self.encoder, features, layer) for layer in self.shares}
         terms = {
-            "content": weights.content * self._content(features),
-            "style": weights.style * self._style(features),
-            "tv": weights.tv * losses.total_variation(image, self.exponent),
+            "content": self.weights.content * self._content(features),
+            "style": self.weights.style * self._style_of(found),
+        } | self._pixel_terms(image)
+        return torch.stack(list(terms.values())).sum(0), terms
+
+    def _pixel_terms(self, image: Tensor) -> dict[str, Tensor]:
+        """The weighted terms that need no network."""
+        terms = {
+            "tv": self.weights.tv * losses.total_variation(image, self.exponent),
             "range": self.normaliser.range_weight * losses.out_of_range(image),
         }
         if self.past is not None:
-            terms["temporal"] = weights.temporal * losses.temporal(image, self.past.warped, self.past.trust)
-        return torch.stack(list(terms.values())).sum(0), terms
+            terms["temporal"] = self.weights.temporal * losses.temporal(image, self.past.warped, self.past.trust)
+        return terms
 
     def _content(self, features: Mapping[str, Tensor]) -> Tensor:
         compare = self.normaliser.content
         each = [compare(in_basis(self.encoder, features, layer), target) for layer, target in self.targets.items()]
         return torch.stack(each).mean(0)
 
-    def _style(self, features: Mapping[str, Tensor]) -> Tensor:
+    def _style_of(self, found: Mapping[str, Tensor]) -> Tensor:
+        """Of the mean Gram matrix (L, N, N) of each style layer."""
         compare = self.normaliser.style
-        each = [
-            share * compare(style_statistics(self.encoder, features, layer), self.styles[layer])
-            for layer, share in self.shares.items()
-        ]
+        each = [share * compare(found[layer], self.styles[layer]) for layer, share in self.shares.items()]
         return torch.stack(each).sum(0)
 
 
@@ -101,9 +109,13 @@ def in_basis(encoder: Encoder, features: Mapping[str, Tensor], layer: str) -> Te
 
 
 def style_statistics(encoder: Encoder, features: Mapping[str, Tensor], layer: str) -> Tensor:
-    """Mean Gram matrix (L, C, C) of `layer` in the encoder's basis: B G B' costs nothing beside G = F F' / M."""
-    found = losses.gram(features[layer]).mean
-    return encoder.bases[layer] @ found @ encoder.bases[layer].mT if layer in encoder.bases else found
+    """Mean Gram matrix (L, C, C) of `layer` in the encoder's basis."""
+    return style_of(encoder, losses.gram(features[layer]).mean, layer)
+
+
+def style_of(encoder: Encoder, mean: Tensor, layer: str) -> Tensor:
+    """A mean Gram matrix (L, C, C) of `layer` in the encoder's basis: B G B' costs nothing beside G = F F' / M."""
+    return encoder.bases[layer] @ mean @ encoder.bases[layer].mT if layer in encoder.bases else mean
 
 
 def style_shares(look: LookOptions) -> dict[str, float]:

@@ -7,7 +7,7 @@ iteration has no `.item()` and no branch on data. One iteration is one evaluatio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ class Curvature:
     ring order.
 
     pairs (L, 2m, n): all s, then all y. sy, yy (L, m, m): s_i.y_j and y_i.y_j. filled (L, m): which are real. head
-    (L,): where the next one goes. Immutable from outside: `minimise` works on a copy.
+    (L,): where the next one goes. Immutable from outside, unless it is given away to be consumed.
     """
 
     pairs: Tensor
@@ -55,14 +55,16 @@ class Curvature:
         return Curvature(**{name: value.clone() for name, value in vars(self).items()})
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> "Curvature":
-        """The pairs after `move`, a linear map of pixels (L * 2m, n) -> the same shape; products are taken anew."""
+        """The pairs after `move`, a linear map of pixels (L * 2m, n) -> the same shape, anew; products are taken anew,
+        and nothing is shared with the pairs before.
+        """
         lanes, rows, pixels = self.pairs.shape
         pairs = move(self.pairs.reshape(lanes * rows, pixels)).reshape(lanes, rows, pixels)
         steps, changes = pairs.split(self.history, dim=1)
         sy, yy = steps @ changes.mT, changes @ changes.mT
         lengths = steps.norm(dim=2) * changes.norm(dim=2)
         curved = torch.diagonal(sy, dim1=1, dim2=2) > _LEAST_CURVATURE * lengths
-        return replace(self, pairs=pairs, sy=sy, yy=yy, filled=self.filled & curved)
+        return Curvature(pairs, sy, yy, self.filled & curved, self.head.clone())
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def minimise(
     evaluations: int,
     optimizer: str = "lbfgs",
     curvature: Curvature | None = None,
+    consume: bool = False,
     history: int = 10,
     first_step: float = 0.05,
 ) -> Minimum:
@@ -111,8 +114,11 @@ def minimise(
 
     `first_step` is the root-mean-square change of a pixel, in units of the image, of a step taken before anything is
     known about the curvature. `curvature` carries L-BFGS pairs over from a related problem. The caller's tensors are
-    left alone; a loss that is not finite is never accepted.
+    left alone, but with `consume` the pairs are taken over instead of copied: they are most of what is held beside the
+    network. A loss that is not finite is never accepted.
     """
+    if curvature is not None and not consume:
+        curvature = curvature.clone()
     solver = OPTIMIZERS[optimizer](
         objective, image.detach(), first_step=first_step, curvature=curvature, history=history
     )
@@ -174,7 +180,7 @@ class LBFGS(_Solver):
     ):
         super().__init__(objective, image, first_step=first_step, curvature=curvature, history=history)
         lanes, pixels = self.image.shape
-        self.memory = curvature.clone() if curvature else Curvature.empty(lanes, pixels, history, image.device)
+        self.memory = curvature or Curvature.empty(lanes, pixels, history, image.device)
         self.lanes = torch.arange(lanes, device=image.device)
         self.length = torch.ones_like(self.loss)
         self.slot = self.memory.head.clone()  # of each lane, where the newest pair may have gone

@@ -10,9 +10,10 @@ from fractions import Fraction
 from typing import Any
 
 from nst_video.errors import UsageError
-from nst_video.kinds import Choice, Curve, Flag, Kind, Number, Rate, Repeated, Several, Text, Time
+from nst_video.kinds import Bytes, Choice, Curve, Flag, Kind, Number, Rate, Repeated, Several, Text, Time
 from nst_video.layers import ENCODER_LAYERS
 from nst_video.schedules import ScheduleError, is_schedule
+from nst_video.tiles import MINIMAL_TILE
 
 
 def option(
@@ -77,6 +78,7 @@ def chosen(*values: float | str | None) -> float:
 
 _WEIGHT = Number(0, 1e12)
 _CURVED_WEIGHT = Curve(0, 1e12)
+_TILE = Number(MINIMAL_TILE, 16384, whole=True)
 _COUNT = Number(1, 100_000, whole=True)
 _CURVED_COUNT = Curve(1, 100_000, whole=True)
 _BY_QUALITY = "by --quality"
@@ -106,6 +108,13 @@ class EffortOptions:
     pooling: str = option("average", Choice(("average", "max")), "how the network pools")
     optimizer: str = option("lbfgs", Choice(("lbfgs", "adam")), "how the pixels are optimised")
     history: int = option(10, Number(1, 200, whole=True), "curvature pairs kept by L-BFGS", metavar="PAIRS")
+    tile: int | None = option(
+        None,
+        _TILE,
+        "long side of the parts in which the loss of a large picture is taken, in pixels",
+        metavar="PIXELS",
+        unset="as large as memory allows",
+    )
     first_iterations: int | None = option(
         None,
         _COUNT,
@@ -270,11 +279,22 @@ class MachineOptions:
         Choice(("auto", "fp32", "bf16")),
         "number format of the convolutions; auto: bf16 where the device has instructions for it",
     )
+    memory_limit: int | None = option(
+        None,
+        Bytes(),
+        "most memory that the render may take on the device, such as 6GB",
+        metavar="SIZE",
+        short="--memory",
+        unset="what is free",
+    )
     threads: int | None = option(None, Number(1, 1024, whole=True), "CPU threads", metavar="N", unset="one per core")
     offline: bool = option(False, Flag(), "never download weights")
     weights: str | None = option(None, Text("a file"), "file with the encoder's weights", metavar="FILE")
 
     def __post_init__(self) -> None:
+        given: object = self.memory_limit
+        if isinstance(given, str):  # from Python, as on the command line
+            object.__setattr__(self, "memory_limit", parse_option("memory_limit", Bytes())(given))
         check(self)
 
 
@@ -387,7 +407,7 @@ class DreamOptions:
     keep_colors: bool = option(False, Flag(), "keep the colours of the video")
     tile: int | None = option(
         None,
-        Number(256, 16384, whole=True),
+        _TILE,
         "long side of the parts in which a large picture is dreamed, in pixels",
         metavar="PIXELS",
         unset="as large as memory allows",

@@ -3,6 +3,7 @@
 All that a user can get wrong is found here, before torch is imported.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nst_video.ahead import begin_import
+from nst_video.budget import fitted, given_up
 from nst_video.codecs import check_gif_speed, output_kind
 from nst_video.curves import Curves
 from nst_video.dreaming.specs import check_octaves, dreamed_layers, tile_for
@@ -41,6 +43,8 @@ from nst_video.video import VideoInfo, check_output, scaled_size
 __all__ = ["Plan", "Style", "StyleLike", "make_plan", "open_input", "probe_input", "settle"]
 
 StyleLike = str | os.PathLike[str] | tuple[str | os.PathLike[str], float]
+
+log = logging.getLogger(__name__)
 
 _VERSION = 1
 
@@ -137,6 +141,9 @@ def make_plan(
     shares = shares_of(styles, settings)
     kind = _check_output(input, shares, output, settings.options)
     plan = settle(input, styles, output, settings)
+    less = given_up(settings.effort, plan.effort)
+    if less:
+        log.warning("%s takes more memory than there is: %s", "x".join(map(str, plan.size)), less)
     if kind == "picture" and plan.frames > 1:
         raise UsageError(
             f"{os.fspath(output)} is one picture but there are {plan.frames} frames; "
@@ -192,15 +199,19 @@ def settle(
     settings = replace(settings, options=with_duration(options, found.song, os.fspath(input)))
     settings, curves = _settle_changing(_settle_weights(settings), info, found)
     machine = _settle_machine(machine)
+    available = available_memory(machine.device, machine.memory_limit)
+    effort = replace(settings.effort, size=max(size))
+    if settings.dream is None:
+        effort = fitted(effort, settings.look, machine, size, available, still=len(found.pts) == 1)
     return Plan(
         input=os.fspath(input),
         output=os.fspath(output),
         styles=shares,
         **vars(settings)
         | {
-            "effort": replace(settings.effort, size=max(size)),
+            "effort": effort,
             "machine": machine,
-            "dream": _settle_tile(settings.dream, size, machine.device),
+            "dream": _settle_tile(settings.dream, size, available),
         },
         size=size,
         time_base=found.time_base,
@@ -305,11 +316,11 @@ def _check_length(info: VideoInfo, output: str | os.PathLike[str], request: Requ
         )
 
 
-def _settle_tile(dream: DreamOptions | None, size: tuple[int, int], device: str) -> DreamOptions | None:
+def _settle_tile(dream: DreamOptions | None, size: tuple[int, int], available: int | None) -> DreamOptions | None:
     """The dream with the tiles that the memory asks for now, so that a render that goes on later has the same."""
     if dream is None or dream.tile is not None:
         return dream
-    return replace(dream, tile=tile_for(size[::-1], available_memory(device)))
+    return replace(dream, tile=tile_for(size[::-1], available))
 
 
 def _check_distilled(settings: Settings) -> None:

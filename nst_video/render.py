@@ -26,6 +26,7 @@ from nst_video.plan import Plan, StyleLike, make_plan
 from nst_video.resume import open_job
 from nst_video.settings import DREAM, Settings, split_options
 from nst_video.sinks import FileSink, JobSink, Sink
+from nst_video.stepdown import Frugal, is_out_of_memory
 from nst_video.stylizers import FrameStylizer, make_stylizer
 from nst_video.survey import open_input, probe_input
 
@@ -220,7 +221,7 @@ def _render(
     with _memory_errors(plan), sink:
         begun = time.perf_counter()
         if resumed < plan.frames:
-            stylizer = stylizer or make_stylizer(plan)
+            stylizer = stylizer or Frugal(plan, make_stylizer, sink.replan)
             start = sink.start(stylizer, plan.machine.device)
             with Ahead(_moving_frames(plan, start), depth=_AHEAD) as frames:
                 for painted in _paint(plan, stylizer, frames, start):
@@ -376,14 +377,10 @@ def _report(frame: _Moving, now: float, step: "StepReport | None", e_warp: float
 @contextmanager
 def _memory_errors(plan: Plan) -> Iterator[None]:
     """What torch and Python raise when memory runs out, as one line that says what to do."""
-    import torch
-
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        # The allocators of the CPU and of MPS have no exception class of their own, only words.
-        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not known and not all(word in str(error) for word in ("memory", "alloc")):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         width, height = plan.size
         raise ResourceError(

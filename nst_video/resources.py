@@ -1,12 +1,12 @@
-"""Whether the machine has room for a render, on disk and in memory, said before it begins."""
+"""Whether the disk has room for a render, said before it begins."""
 
 import logging
 import shutil
 from pathlib import Path
 
+from nst_video.budget import readable
 from nst_video.codecs import output_kind
 from nst_video.errors import ResourceError
-from nst_video.memory import free_memory
 from nst_video.plan import Plan
 from nst_video.shots import segments
 
@@ -42,40 +42,8 @@ def check_disk(plan: Plan, folder: Path, done: int = 0) -> None:
     least, most = disk_needed(plan, done)
     if free < least:
         raise ResourceError(
-            f"{folder} has {_size(free)} free and this render needs {_size(least)} to {_size(most)}; "
+            f"{folder} has {readable(free)} free and this render needs {readable(least)} to {readable(most)}; "
             "free some space, choose a smaller --size, or write to another disk"
         )
     if free < most:
-        log.warning("%s has %s free; this render may need up to %s", folder, _size(free), _size(most))
-
-
-def memory_needed(plan: Plan) -> int:
-    """Bytes that painting on a CPU is expected to take with VGG: measured as 0.57, 0.99 and 2.20 GB at long sides of
-    192, 384 and 768 pixels (16:9, 10 curvature pairs).
-    """
-    width, height = plan.size
-    return round(4.3e8 + width * height * (5100 + 24 * plan.effort.history))
-
-
-def check_memory(plan: Plan) -> None:
-    """Say so where the memory that is free is probably too little; of a GPU, or other networks, nothing is known, and a
-    dream is cut into tiles that fit.
-    """
-    if plan.dream is not None:
-        return
-    free = free_memory()
-    needed = memory_needed(plan)
-    if (
-        plan.machine.device == "cpu"
-        and str(plan.effort.encoder).startswith("vgg")
-        and free is not None
-        and free < needed
-    ):
-        log.warning(
-            "%s of memory are free; this render may need %s: choose a smaller --size", _size(free), _size(needed)
-        )
-
-
-def _size(count: int) -> str:
-    """Bytes for people."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+        log.warning("%s has %s free; this render may need up to %s", folder, readable(free), readable(most))

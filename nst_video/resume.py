@@ -25,7 +25,7 @@ from nst_video.job import (
 from nst_video.joblock import JobLock
 from nst_video.jobwriter import is_published
 from nst_video.plan import Plan, StyleLike, make_plan, shares_of
-from nst_video.resources import check_disk, check_memory
+from nst_video.resources import check_disk
 from nst_video.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,6 @@ def _begin(
     plan = make_plan(input, styles, output, **vars(settings))
     print_of = fingerprint(plan.input, plan.styles, settings)
     check_disk(plan, folder.parent)
-    check_memory(plan)
     make_folder(folder)
     lock.take()
     names = tuple(os.path.realpath(report) for report in reports)

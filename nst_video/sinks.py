@@ -1,6 +1,7 @@
 """Where painted frames go: straight into the output, or into a job that can be gone on with."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -45,6 +46,9 @@ class Sink(Protocol):
 
     def how_to_go_on(self) -> str:
         """What becomes of a stopped render, for people."""
+
+    def replan(self, plan: Plan) -> None:
+        """The plan that the rest of the frames is painted by; only what changes no pixel visibly may be another."""
 
 
 class FileSink:
@@ -104,6 +108,9 @@ class FileSink:
     def how_to_go_on(self) -> str:
         """Nothing is kept."""
         return "nothing was kept"
+
+    def replan(self, plan: Plan) -> None:
+        """Nothing of it is kept."""
 
 
 class JobSink:
@@ -170,6 +177,10 @@ class JobSink:
         """The command again."""
         again = self._job.manifest.command or "the same call"
         return f"what is finished is kept in {self._job.folder}; to go on: {again}"
+
+    def replan(self, plan: Plan) -> None:
+        """Keep it, so that a render that goes on later obeys it."""
+        self._job.rewrite(replace(self._job.manifest, plan=plan))
 
     def _moment(self, painted: Painted, seconds: float) -> Moment:
         from nst_video.states import pack

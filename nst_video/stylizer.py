@@ -20,10 +20,11 @@ from nst_video.encoders import Encoder
 from nst_video.errors import NstVideoError
 from nst_video.fill import paint_revealed
 from nst_video.motion import Motion, warp
-from nst_video.objective import FrameObjective, Past, Weights, style_statistics
+from nst_video.objective import FrameObjective, Past, Weights, style_of
 from nst_video.optimizers import Curvature, Minimum, minimise
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, chosen
 from nst_video.teacher import Statistics, Teacher
+from nst_video.tiled import TiledObjective, gram_sums
 
 _COARSEST = 128  # long side in pixels of the first scale: there a receptive field spans long strokes
 _SCALE_STEP = math.sqrt(2)
@@ -126,6 +127,7 @@ class Stylizer:
             start, curvature = resize(found[-1].image, size) if found else self._start(content, state.seed), None
             objective = self.objective(content, controls, correction)
             for part in parts(evaluations, _LOOK_EVALUATIONS if self.teacher else evaluations):
+                found[-1:] = [replace(last, curvature=None) for last in found[-1:]]  # or every scale's would be held
                 found.append(self._minimise(objective, start, content, part, curvature))
                 start, curvature = found[-1].image, found[-1].curvature
                 correction = self.corrected(start, controls, correction)
@@ -166,7 +168,7 @@ class Stylizer:
             optimizer=self.effort.optimizer,
             history=self.effort.history,
         )
-        found = search(start, curvature=curvature, first_step=_FIRST_STEP)
+        found = search(start, curvature=curvature, consume=True, first_step=_FIRST_STEP)
         if bool(found.loss.isfinite().all()):
             return found
         again = search(content, first_step=_CAREFUL * _FIRST_STEP)
@@ -183,9 +185,15 @@ class Stylizer:
         self, content: Tensor, controls: Controls, correction: Statistics, past: Past | None = None
     ) -> FrameObjective:
         """The loss of images (L, 3, H, W) painted from the frame `content` of that size."""
-        targets = self.targets(content, controls, correction)
-        return FrameObjective(
-            self.encoder, self.look, content=content, styles=targets, weights=self.weights(controls), past=past
+        tile = self.effort.tile
+        make = FrameObjective if tile is None or max(content.shape[-2:]) <= tile else partial(TiledObjective, tile=tile)
+        return make(
+            self.encoder,
+            self.look,
+            content=content,
+            styles=self.targets(content, controls, correction),
+            weights=self.weights(controls),
+            past=past,
         )
 
     def weights(self, controls: Controls = Controls()) -> Weights:
@@ -239,8 +247,8 @@ class Stylizer:
     def _statistics(self, style: Tensor, taught: bool) -> Statistics:
         if taught and self.teacher:
             return self.teacher.statistics(style)
-        features = self.encoder(style)
-        return {layer: style_statistics(self.encoder, features, layer) for layer in self.look.style_layers}
+        found = gram_sums(self.encoder, style, self.look.style_layers, self.effort.tile)
+        return {layer: style_of(self.encoder, gram.mean, layer) for layer, gram in found.items()}
 
     def _remember(
         self, state: State, image: Tensor, best: Tensor, curvature: Curvature | None, report: StepReport
@@ -252,9 +260,16 @@ class Stylizer:
 
 def _moved(curvature: Curvature, flow: Tensor, shape: Sequence[int]) -> Curvature:
     """The pairs of L images of `shape` moved along the flow (L, 2, H, W): what was learnt of a place goes with it."""
-    rows = curvature.pairs.shape[1]
-    flows = flow.repeat_interleave(rows, dim=0)
-    return curvature.moved(lambda vectors: warp(vectors.view(-1, *shape[1:]), flows).flatten(1))
+
+    def move(vectors: Tensor) -> Tensor:
+        moved = torch.empty_like(vectors)
+        by_row = (len(flow), -1, *shape[1:])
+        # One pair of each lane after the other: a look-up takes several times what it looks up.
+        for after, before in zip(moved.view(by_row).unbind(1), vectors.view(by_row).unbind(1), strict=True):
+            after.copy_(warp(before, flow))
+        return moved
+
+    return curvature.moved(move)
 
 
 def _from_content(content: Tensor, styles: Sequence[Tensor], generator: torch.Generator) -> Tensor:

@@ -70,5 +70,11 @@ def _make_painter(plan: Plan) -> FrameStylizer:
     ]
     teacher = None
     if plan.effort.teacher == "on":
-        teacher = load_teacher(encoder, look.style_layers, precision=machine.precision, offline=machine.offline)
+        teacher = load_teacher(
+            encoder,
+            look.style_layers,
+            precision=machine.precision,
+            offline=machine.offline,
+            tile=plan.effort.tile,
+        )
     return Stylizer(encoder, styles, effort=plan.effort, look=look, coherence=plan.coherence, teacher=teacher)

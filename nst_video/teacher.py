@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from nst_video import losses
 from nst_video.encoders import Encoder, load_encoder
 from nst_video.errors import ResourceError
-from nst_video.objective import style_statistics
+from nst_video.objective import style_of
+from nst_video.tiled import gram_sums
 
 Statistics = dict[str, Tensor]  # layer of the small encoder -> Gram matrix (L or 1, C, C) in its basis
 
@@ -23,17 +23,19 @@ Statistics = dict[str, Tensor]  # layer of the small encoder -> Gram matrix (L o
 class Teacher:
     """Gram matrices as the teacher sees them, in the basis of the encoder that was distilled from it."""
 
-    def __init__(self, encoder: Encoder, pupil: Encoder, layers: Iterable[str]) -> None:
-        """encoder: the teacher. pupil: the encoder that was distilled from it. layers: those of the pupil to judge."""
-        self.encoder, self.pupil = encoder, pupil
+    def __init__(self, encoder: Encoder, pupil: Encoder, layers: Iterable[str], *, tile: int | None = None) -> None:
+        """encoder: the teacher. pupil: the encoder that was distilled from it. layers: those of the pupil to judge.
+        tile: long side of the parts in which larger pictures are looked at, in pixels.
+        """
+        self.encoder, self.pupil, self.tile = encoder, pupil, tile
         self.origins = {layer: pupil.origins[layer] for layer in layers if layer in pupil.origins}
 
     @torch.no_grad()
     def statistics(self, image: Tensor) -> Statistics:
         """P G P' of every layer to judge, for images (L, 3, H, W)."""
-        features = self.encoder(image)
+        found = gram_sums(self.encoder, image, [origin.layer for origin in self.origins.values()], self.tile)
         return {
-            layer: origin.projection @ losses.gram(features[origin.layer]).mean @ origin.projection.mT
+            layer: origin.projection @ found[origin.layer].mean @ origin.projection.mT
             for layer, origin in self.origins.items()
         }
 
@@ -44,17 +46,17 @@ class Teacher:
         wanted: the same as the teacher sees them. An image that reaches the sum for the pupil reaches `wanted` for the
         teacher, as long as the pupil misjudges it as it misjudges `image`.
         """
-        features, seen = self.pupil(image), self.statistics(image)
+        found, seen = gram_sums(self.pupil, image, wanted, self.tile), self.statistics(image)
         return {
-            layer: (style_statistics(self.pupil, features, layer) - targets[layer]) - (seen[layer] - wanted[layer])
+            layer: (style_of(self.pupil, found[layer].mean, layer) - targets[layer]) - (seen[layer] - wanted[layer])
             for layer in wanted
         }
 
 
 def load_teacher(
-    pupil: Encoder, layers: Iterable[str], *, precision: str = "fp32", offline: bool = False
+    pupil: Encoder, layers: Iterable[str], *, precision: str = "fp32", offline: bool = False, tile: int | None = None
 ) -> Teacher | None:
-    """The teacher of an encoder for some of its layers, on its device; None where it has none.
+    """The teacher of an encoder for some of its layers, on its device; None where it has none. tile: see Teacher.
 
     ResourceError when the teacher's weights are not to be had.
     """
@@ -69,4 +71,4 @@ def load_teacher(
         raise ResourceError(
             f"{name}, the teacher of {pupil.name}, is not to be had; --teacher off does without: {error}"
         ) from error
-    return Teacher(encoder, pupil, taught)
+    return Teacher(encoder, pupil, taught, tile=tile)

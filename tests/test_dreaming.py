@@ -25,11 +25,12 @@ from nst_video.dreaming.specs import (
     pooling_for,
     tile_for,
 )
-from nst_video.dreaming.tiles import ramps, spans, tiled_gradient
+from nst_video.dreaming.tiles import OVERLAP, ramps, tiled_gradient
 from nst_video.dreaming.transforms import Map, Rates, look_through, look_up, lookup
 from nst_video.encoders import load_encoder
 from nst_video.errors import UsageError
 from nst_video.layers import ENCODER_LAYERS, layer_names
+from nst_video.tiles import spans
 
 LAYERS = ("relu2_1", "relu3_1", "relu4_1")
 CLIMB = Climb(step=1.0, iterations=3, smoothing=0.25, seed=0)
@@ -355,7 +356,7 @@ def test_a_mix_that_does_not_fit_the_layers_is_refused(mix):
 @pytest.mark.parametrize("tile", [64, 128, 500])
 def test_tiles_cover_every_pixel_once_and_in_all(length, tile):
     total = torch.zeros(length)
-    for (start, end), weight in zip(spans(length, tile), ramps(length, tile), strict=True):
+    for (start, end), weight in zip(spans(length, tile, OVERLAP), ramps(length, tile), strict=True):
         assert end - start <= tile
         assert start % 32 == 0
         total[start:end] += weight

@@ -539,14 +539,6 @@ def test_too_little_room_is_said_before_the_render(opened, clip, style, monkeypa
     assert "MB free; this render may need up to" in caplog.text
 
 
-def test_too_little_memory_is_said_before_the_render(opened, monkeypatch, caplog):
-    opened_and_closed(opened)
-    assert "memory" not in caplog.text
-    monkeypatch.setattr("nst_video.resources.free_memory", lambda: 10**8)
-    opened_and_closed(opened, restart=True)
-    assert "100 MB of memory are free; this render may need 463 MB: choose a smaller --size" in caplog.text
-
-
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 1 MB."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nst_video.errors import UsageError
 from nst_video.layers import DISTILLED, ENCODER_LAYERS, find_layer, layer_names, smallest_side
+from nst_video.tiles import MINIMAL_TILE
 
 _FORM = re.compile(r"(?P<layer>[^:=]+)(?::(?P<first>[^-=:]+)(?:-(?P<last>[^-=:]+))?)?(?:=(?P<weight>.+))?")
 _ALLOWED = "allowed LAYER, LAYER=WEIGHT, LAYER:CHANNEL or LAYER:FIRST-LAST, such as relu5_1:10-20=0.5"
@@ -172,6 +173,3 @@ def tile_for(size: tuple[int, int], available: int | None) -> int | None:
         return None
     side = int(math.sqrt(available / 2 / _PIXEL_BYTES))
     return max(MINIMAL_TILE, side // 64 * 64)
-
-
-MINIMAL_TILE = 256  # less would be mostly overlap

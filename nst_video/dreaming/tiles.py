@@ -8,30 +8,15 @@ import torch
 from torch import Tensor
 
 from nst_video.dreaming.objective import DreamObjective
+from nst_video.tiles import spans
 
-_OVERLAP = 160  # pixels that neighbours share, if a tile is at least twice as large: what VGG's relu5_1 sees
-_ALIGNED = 32  # tiles begin at multiples of this, so that every pool halves the same pixels as in one piece
+OVERLAP = 160  # pixels that neighbours share, if a tile is at least twice as large: what VGG's relu5_1 sees
 _BLEND = 4  # the middle 1/4 of an overlap is where one tile fades into the next; the rest is context only
 
 
-def spans(length: int, tile: int) -> list[tuple[int, int]]:
-    """(start, end) of tiles of at most `tile` pixels that cover `length`, neighbours overlapping.
-
-    >>> spans(900, 512), spans(500, 512)
-    ([(0, 512), (352, 864), (704, 900)], [(0, 500)])
-    """
-    if length <= tile:
-        return [(0, length)]
-    stride = max(_ALIGNED, (tile - min(_OVERLAP, tile // 2)) // _ALIGNED * _ALIGNED)
-    starts = [0]
-    while starts[-1] + tile < length:
-        starts.append(starts[-1] + stride)
-    return [(start, min(start + tile, length)) for start in starts]
-
-
 def ramps(length: int, tile: int) -> list[Tensor]:
-    """The weight of each span of `spans` at its pixels; at every pixel of the picture they sum to 1."""
-    found = spans(length, tile)
+    """The weight of each tile at its pixels; at every pixel of the picture they sum to 1."""
+    found = spans(length, tile, OVERLAP)
     weights = [torch.ones(end - start) for start, end in found]
     for before, after, left, right in zip(found, found[1:], weights, weights[1:], strict=False):
         shared = before[1] - after[0]
@@ -55,7 +40,7 @@ class _Part:
 
 
 def _parts(size: tuple[int, int], tile: int) -> list[_Part]:
-    sides = [list(zip(spans(length, tile), ramps(length, tile), strict=True)) for length in size]
+    sides = [list(zip(spans(length, tile, OVERLAP), ramps(length, tile), strict=True)) for length in size]
     return [
         _Part(slice(*rows), slice(*columns), down[:, None] * across)
         for (rows, down), (columns, across) in product(*sides)

@@ -1,0 +1,113 @@
+"""What painting may hold in memory: how many curvature pairs, and whether pictures are cut, decided beforehand."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from nst_video.errors import ResourceError
+from nst_video.options import EffortOptions, LookOptions, MachineOptions
+from nst_video.tiles import ALIGNED, MINIMAL_TILE, can_be_cut
+
+# Measured by scripts/bench_memory.py, on the safe side.
+_PROCESS = 4.5e8  # bytes that Python, torch, OpenCV and an encoder take before the first frame
+_PIXEL = 500  # bytes for each pixel of a frame: what is painted, moved, compared and kept, without the pairs
+_PAIR = 72  # bytes for each pixel and curvature pair: of the frame before, moved onto this one, and being saved
+_PAIR_OF_A_STILL = 30  # of the one frame that there is
+_LOOK = {"fp32": 1_900, "bf16": 1_500}  # bytes for each pixel that VGG-19 looks at at a time, as a teacher
+_EVALUATION = {  # bytes for each pixel whose loss and gradient are taken at a time
+    "vgg": {"fp32": 3_600, "bf16": 2_600},
+    "slim": {"fp32": 1_300, "bf16": 1_000},
+}
+_FEW_PAIRS = 4  # with less, L-BFGS finds its way markedly worse
+_SHARE = 0.9  # of what can be had, that is planned with
+
+
+@dataclass(frozen=True)
+class Need:
+    """The memory that painting frames of this size (width, height) takes. evaluation: bytes for each pixel of the
+    largest part that is evaluated at a time. pair: bytes for each pixel and curvature pair.
+    """
+
+    size: tuple[int, int]
+    evaluation: int
+    pair: int = _PAIR
+
+    @staticmethod
+    def of(size: tuple[int, int], encoder: str, precision: str, *, teacher: bool, still: bool = False) -> "Need | None":
+        """Of an encoder, with its teacher where it is asked, for a video or only a still; None where nothing is known
+        about it.
+        """
+        table = next((table for name, table in _EVALUATION.items() if encoder.startswith(name)), None)
+        if table is None:
+            return None
+        looks = teacher and encoder == "slim"
+        evaluation = max(table[precision], _LOOK[precision] if looks else 0)
+        return Need(size, evaluation, _PAIR_OF_A_STILL if still else _PAIR)
+
+    def bytes(self, *, history: int, tile: int | None) -> int:
+        """With so many curvature pairs (0: another optimiser), cut into such tiles or, with None, not at all."""
+        pixels = self.size[0] * self.size[1]
+        width, height = (min(side, tile or side) for side in self.size)
+        return round(_PROCESS + pixels * (_PIXEL + self.pair * history) + width * height * self.evaluation)
+
+
+def choose(need: Need, available: int, *, history: int, tile: int | None, cut: bool) -> tuple[int, int | None] | None:
+    """The most (history, tile) up to what is asked for that fits `available` bytes, or None. cut: whether the picture
+    may be cut where that is not asked for.
+
+    Fewer pairs cost a little quality, tiles half the speed or more: so pairs go first, and come back where tiles have
+    made room.
+    """
+    few, long = min(history, _FEW_PAIRS), max(need.size)
+    # Tiles of twice the overlap of VGG and more: whole multiples of what a picture may be cut at.
+    smaller = range((long - 1) // (2 * ALIGNED) * 2 * ALIGNED, MINIMAL_TILE - 1, -2 * ALIGNED) if cut else ()
+
+    def in_order() -> Iterator[tuple[int, int | None]]:
+        yield from ((history, tile), (few, tile))
+        yield from ((pairs, part) for pairs in (history, few) for part in smaller if tile is None)
+
+    fitting = (pair for pair in in_order() if need.bytes(history=pair[0], tile=pair[1]) <= _SHARE * available)
+    return next(fitting, None)
+
+
+def fitted(
+    effort: EffortOptions,
+    look: LookOptions,
+    machine: MachineOptions,
+    size: tuple[int, int],
+    available: int | None,
+    *,
+    still: bool,
+) -> EffortOptions:
+    """The effort, resolved, with what the memory asks for; ResourceError where frames of `size` (width, height) do not
+    fit at all.
+
+    available: bytes that can be had on the machine's device; None where nobody says. still: there is one frame.
+    """
+    encoder = str(effort.encoder)
+    need = Need.of(size, encoder, machine.precision, teacher=effort.teacher == "on", still=still)
+    if need is None or available is None:
+        return effort
+    cut = can_be_cut(encoder, (*look.content_layers, *look.style_layers))
+    pairs = effort.history if effort.optimizer == "lbfgs" else 0
+    found = choose(need, available, history=pairs, tile=effort.tile, cut=cut)
+    if found is None:
+        least = need.bytes(history=min(pairs, _FEW_PAIRS), tile=effort.tile or (MINIMAL_TILE if cut else None))
+        more = "" if machine.memory_limit is None else " or a larger --memory-limit"
+        raise ResourceError(
+            f"frames of {size[0]}x{size[1]} pixels need {readable(least / _SHARE)} of memory even with few curvature "
+            f"pairs and in the smallest parts, and {readable(available)} can be had; choose a smaller --size{more}"
+        )
+    history, tile = found
+    return replace(effort, history=history or effort.history, tile=tile)
+
+
+def given_up(asked: EffortOptions, plan: EffortOptions) -> str:
+    """What the plan has less of than was asked for, in words; empty where it is nothing."""
+    fewer = [f"{plan.history} curvature pairs instead of {asked.history}"] if plan.history < asked.history else []
+    parts = [f"parts of {plan.tile} pixels, which takes longer"] if plan.tile != asked.tile else []
+    return " and ".join(fewer + parts)
+
+
+def readable(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

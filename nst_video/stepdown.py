@@ -1,0 +1,78 @@
+"""Running out of memory in the middle of a render: the frame is done again in smaller parts, and the render goes on."""
+
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from nst_video.plan import Plan
+from nst_video.tiles import ALIGNED, MINIMAL_TILE, can_be_cut
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nst_video.controls import Controls
+    from nst_video.motion import Motion
+    from nst_video.stylizer import State
+
+log = logging.getLogger(__name__)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is what torch and Python raise when memory runs out."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # The allocators of the CPU and of MPS have no exception class of their own, only words.
+    return isinstance(error, RuntimeError) and all(word in str(error) for word in ("memory", "alloc"))
+
+
+def smaller(plan: Plan) -> Plan | None:
+    """The plan with its pictures in parts of half the side; None where they are as small as they may be."""
+    group = "effort" if plan.dream is None else "dream"
+    options: Any = getattr(plan, group)
+    now = min(options.tile or max(plan.size), max(plan.size))
+    encoder, layers = str(plan.effort.encoder), (*plan.look.content_layers, *plan.look.style_layers)
+    if now <= MINIMAL_TILE or not (plan.dream or can_be_cut(encoder, layers)):
+        return None
+    tile = max(MINIMAL_TILE, now // 2 // (2 * ALIGNED) * 2 * ALIGNED)
+    return replace(plan, **{group: replace(options, tile=tile)})
+
+
+class Frugal:
+    """The stylizer of a plan, made anew with smaller parts when memory runs out."""
+
+    def __init__(self, plan: Plan, make: "Callable[[Plan], Any]", keep: Callable[[Plan], None]) -> None:
+        """make: the stylizer of a plan. keep: is told the plan that is gone on with."""
+        self.plan, self._make, self._keep = plan, make, keep
+        self._stylizer = make(plan)
+
+    def initial_state(self, seed: int | None = None) -> "State":
+        """The stylizer's."""
+        return self._stylizer.initial_state(seed)
+
+    def step(self, image: "Tensor", motion: "Motion", state: "State", controls: "Controls") -> "tuple[Tensor, State]":
+        """The stylizer's, again in smaller parts where memory runs out; raises what it raised where they are small."""
+        while True:
+            try:
+                return self._stylizer.step(image, motion, state, controls)
+            except (MemoryError, RuntimeError) as error:
+                less = smaller(self.plan) if is_out_of_memory(error) else None
+                if less is None:
+                    raise
+            # Not before the exception is gone, which holds on to all that was computed.
+            self._go_on_with(less)
+
+    def _go_on_with(self, plan: Plan) -> None:
+        import torch
+
+        tile = (plan.dream or plan.effort).tile
+        log.warning("memory ran out; this frame is done again, and all from here on, in parts of %s pixels", tile)
+        self._keep(plan)
+        self.plan, self._stylizer = plan, None
+        gc.collect()
+        if plan.machine.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        self._stylizer = self._make(plan)
