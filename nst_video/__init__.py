@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nst_video.options import EffortOptions as EffortOptions
     from nst_video.options import LookOptions as LookOptions
     from nst_video.options import MachineOptions as MachineOptions
+    from nst_video.options import MusicOptions as MusicOptions
     from nst_video.options import OutputOptions as OutputOptions
     from nst_video.plan import Plan as Plan
     from nst_video.plan import make_plan as make_plan
@@ -41,7 +42,15 @@ _PUBLIC = {
     "encoders": ("load_encoder",),
     "errors": ("InputError", "NstVideoError", "ResourceError", "Stopped", "UsageError"),
     "motion": ("Motion", "MotionWindow"),
-    "options": ("CoherenceOptions", "DreamOptions", "EffortOptions", "LookOptions", "MachineOptions", "OutputOptions"),
+    "options": (
+        "CoherenceOptions",
+        "DreamOptions",
+        "EffortOptions",
+        "LookOptions",
+        "MachineOptions",
+        "MusicOptions",
+        "OutputOptions",
+    ),
     "plan": ("Plan", "make_plan"),
     "render": ("Progress", "Result", "dream", "render_plan", "stylize"),
     "settings": ("Settings",),

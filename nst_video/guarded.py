@@ -4,7 +4,8 @@ Decoders are large programs in C; a file made for it can make one crash, eat all
 costs a child process and gives one line. Of a video the child decodes every frame that the render will decode, from the
 same bytes with the same libraries and options, and every style picture; and it carries the sound and subtitles that the
 render will carry. Only the size that the scaler makes differs. So when the render does it again in the main process,
-nothing runs there that did not end well before. Music is listened to in a child and nowhere else.
+nothing runs there that did not end well before. Of music the same holds for its way into the output; what is heard in
+it, which drives a render, is worked out in a child and nowhere else.
 What it cannot help against is a file that takes over the child: it is the same user's process, not a jail.
 
 Both sides speak JSON lines, never pickle: what comes back was made by a process that has parsed hostile data.
@@ -163,6 +164,11 @@ class Look:
     def __init__(self, talk: Talk):
         self._talk = talk
         self.info = talk.wait_for("info", VideoInfo.from_json)
+
+    @property
+    def stall(self) -> float:
+        """Seconds that may pass without a sign of life."""
+        return self._talk.stall
 
     def finish(self) -> Survey:
         """Waits until the style pictures and the part to render are decoded. Raises what stood against them."""

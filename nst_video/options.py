@@ -394,7 +394,7 @@ class DreamOptions:
         0.9, Curve(0, 1), "how much of the dream of the frame before is kept where it can be followed", metavar="X"
     )
     zoom: float = option(1.0, Curve(0.1, 10), "what the dream grows by in a second", metavar="X")
-    rotate: float = option(0.0, Curve(-3600, 3600), "degrees that it turns by in a second", metavar="DEGREES")
+    rotate: float = option(0.0, Curve(-3600, 3600), "degrees it turns by in a second, clockwise", metavar="DEGREES")
     shift_x: float = option(0.0, Curve(-10, 10), "widths that it moves to the right in a second", metavar="X")
     shift_y: float = option(0.0, Curve(-10, 10), "heights that it moves down in a second", metavar="X")
     guide: str | None = option(

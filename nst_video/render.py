@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,22 +21,20 @@ from nst_video.curves import controls_at
 from nst_video.errors import InputError, ResourceError, Stopped
 from nst_video.job import Job, remove_folder
 from nst_video.jobwriter import is_published
-from nst_video.options import DreamOptions
 from nst_video.painted import FrameReport, Painted, Start, report_of
-from nst_video.pictures import read_picture
 from nst_video.plan import Plan, StyleLike, make_plan
 from nst_video.resume import open_job
 from nst_video.settings import DREAM, Settings, split_options
 from nst_video.sinks import FileSink, JobSink, Sink
 from nst_video.stepdown import Frugal, is_out_of_memory
+from nst_video.stylizers import FrameStylizer, make_stylizer
 from nst_video.survey import open_input, probe_input
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nst_video.controls import Controls
     from nst_video.motion import Motion, MotionWindow, StillWindow
-    from nst_video.stylizer import State, StepReport
+    from nst_video.stylizer import StepReport
 
 __all__ = [
     "FrameReport",
@@ -53,16 +51,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _AHEAD = 2  # frames whose motion is computed before the stylizer asks for them
-
-
-class FrameStylizer(Protocol):
-    """Whatever turns frames into painted frames: see `stylizer.Stylizer`."""
-
-    def initial_state(self, seed: int | None = None) -> "State":
-        """The state before the first frame of a shot, with the seed of whatever is random in it."""
-
-    def step(self, image: "Tensor", motion: "Motion", state: "State", controls: "Controls") -> "tuple[Tensor, State]":
-        """The painted frame (1, 3, H, W) in [0, 1], and the state for the next one."""
 
 
 @dataclass(frozen=True)
@@ -336,7 +324,9 @@ def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving], start
         motion = frame.motion.to(device)
         previous = painted
         painted, state = stylizer.step(to_image(frame.rgb[None], device), motion, state, controls)
-        e_warp = None if previous is None else _warp_error(painted, previous, motion)
+        # A picture that lasts may be zoomed into, of which the motion, which is none, knows nothing.
+        lasting = plan.options.duration is not None
+        e_warp = None if previous is None or lasting else _warp_error(painted, previous, motion)
         done = time.perf_counter()
         last_seen.append(seen(frame.rgb))
         yield Painted(
@@ -382,62 +372,6 @@ def _report(frame: _Moving, now: float, step: "StepReport | None", e_warp: float
         e_warp=e_warp,
         took=took,
     )
-
-
-def make_stylizer(plan: Plan) -> FrameStylizer:
-    """What renders the plan's frames, ready on the plan's device."""
-    return _make_painter(plan) if plan.dream is None else _make_dreamer(plan, plan.dream)
-
-
-def _make_dreamer(plan: Plan, dream: DreamOptions) -> FrameStylizer:
-    """The plan's encoder, and its guide."""
-    from nst_video.dreaming.dreamer import load_dreamer
-    from nst_video.dreaming.guides import open_guide
-
-    machine = plan.machine
-    return load_dreamer(
-        dream,
-        encoder=str(plan.effort.encoder),
-        device=machine.device,
-        precision=machine.precision,
-        weights=machine.weights,
-        offline=machine.offline,
-        guide=None if dream.guide is None else open_guide(dream.guide, plan.options, machine.device),
-        still=plan.options.duration is not None,
-    )
-
-
-def _make_painter(plan: Plan) -> FrameStylizer:
-    """The plan's encoder and style pictures."""
-    from nst_video.colors import to_image
-    from nst_video.encoders import load_encoder
-    from nst_video.stylizer import Stylizer
-    from nst_video.teacher import load_teacher
-
-    machine, look = plan.machine, plan.look
-    encoder = load_encoder(
-        str(plan.effort.encoder),
-        (*look.content_layers, *look.style_layers),
-        pooling=plan.effort.pooling,
-        device=machine.device,
-        precision=machine.precision,
-        weights=machine.weights,
-        offline=machine.offline,
-    )
-    styles = [
-        (to_image(read_picture(style.path, max_pixels=plan.options.max_pixels)[None], machine.device), style.weight)
-        for style in plan.styles
-    ]
-    teacher = None
-    if plan.effort.teacher == "on":
-        teacher = load_teacher(
-            encoder,
-            look.style_layers,
-            precision=machine.precision,
-            offline=machine.offline,
-            tile=plan.effort.tile,
-        )
-    return Stylizer(encoder, styles, effort=plan.effort, look=look, coherence=plan.coherence, teacher=teacher)
 
 
 @contextmanager

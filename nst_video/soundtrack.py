@@ -85,7 +85,7 @@ def make_companions(
     if music is not None and not alone:
         if suffix in HOLDS:
             source = companions.files.enter_context(open_sound(music.song.path))
-            companions.play(Soundtrack(music, output, suffix, source))
+            companions.play(Soundtrack(music, output, suffix, source, on_step))
         else:
             log.warning("%s holds pictures only; the music only drives them", suffix)
     return companions
@@ -145,9 +145,18 @@ def survey_song(
 class Soundtrack:
     """The stream of music in an output, and its packets in order, on the output's clock."""
 
-    def __init__(self, heard: Heard, output: OutputContainer, suffix: str, source: InputContainer) -> None:
-        """source: the song, opened with `open_sound`, for as long as this lives."""
-        self.heard, self.source = heard, source
+    def __init__(
+        self,
+        heard: Heard,
+        output: OutputContainer,
+        suffix: str,
+        source: InputContainer,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> None:
+        """source: the song, opened with `open_sound`, for as long as this lives. on_step: called for every packet that
+        is read or made.
+        """
+        self.heard, self.source, self.on_step = heard, source, on_step
         template: Any = sound_stream(source, heard.song.path)
         holds, name, path = HOLDS[suffix], codec_of(template), heard.song.path
         held = holds.sound is None or name in holds.sound
@@ -191,6 +200,7 @@ class Soundtrack:
         shift = round(start / base) - (source.start_time or 0)
         end = start + self.heard.seconds
         for packet in self.source.demux(source):
+            self.on_step()
             if not packet.size or packet.dts is None:
                 continue
             packet.pts = None if packet.pts is None else packet.pts + shift
@@ -213,6 +223,7 @@ class Soundtrack:
             frame = av.AudioFrame.from_ndarray(samples, format=_planar(context.format.name), layout=self.layout)
             frame.sample_rate, frame.pts, frame.time_base = self.rate, offset + done, Fraction(1, self.rate)
             done += samples.shape[1]
+            self.on_step()
             for ready in resampler.resample(frame):
                 yield from self.stream.encode(ready)
         for ready in resampler.resample(None):

@@ -32,7 +32,8 @@ class Timeline:
         """That of the frames at `pts`; a still counts from the first frame of the clip."""
         start = pts[0] if options.still is None else info.start_pts
         times = tuple((time - start) * time_base for time in pts)
-        last = info.last_duration(pts[-1], pts[-2] if len(pts) > 1 else None, open_end=options.end is None)
+        whole = options.end is None and options.still is None
+        last = info.last_duration(pts[-1], pts[-2] if len(pts) > 1 else None, open_end=whole)
         end = times[-1] + last * time_base
         total = None if options.still is None else _frames_of(info)
         return cls(times, end, start * time_base, round(times[0] * info.average_rate), total)

@@ -1,6 +1,6 @@
 """How well dreams hold together, and what they cost: against frames dreamed alone, the usual blend, the recipe of 2015.
 
-    python scripts/bench_dream.py FOLDER [--media MORE_FILES] [--clips bunny bikes pan] [--frames 12] [--size 256]
+    python scripts/bench_dream.py FOLDER [--media MORE_FILES] [--clips bunny bikes pan] [--pairs 4] [--size 256]
 
 Coherence: E_warp by the flow of the input where its geometry can be trusted, as `nst-video score` takes it, over pairs
 of neighbouring frames sampled evenly from the clip, of the same frames dreamed
@@ -62,7 +62,7 @@ def main() -> None:
     ]
     precisions = [] if arguments.no_speed else ["fp32", "bf16"]
     speed = [kept(arguments.folder / f"speed-{name}.json", partial(speed_row, arguments, name)) for name in precisions]
-    print("\n".join([*coherence_table(rows), "", *map(speed_line, speed)]))
+    print("\n".join([*(coherence_table(rows) if rows else []), *map(speed_line, speed)]))
 
 
 def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where results are kept")
-    parser.add_argument("--clips", nargs="+", default=["bunny", "pan"], help="clips: samples, made ones, or in --media")
+    parser.add_argument("--clips", nargs="*", default=["bunny", "pan"], help="clips: samples, made ones, or in --media")
     parser.add_argument("--media", nargs="+", type=Path, default=[ROOT / "samples"], help="folders with clips")
     parser.add_argument("--pairs", type=int, default=4, help="pairs of frames that are compared")
     parser.add_argument("--warm-up", type=int, default=8, help="frames dreamed before a pair")

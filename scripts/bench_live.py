@@ -215,6 +215,8 @@ class Bench:
             last = watcher.seen[-1].shown
             facts[style.name] = round(self.judge.distance(last.rgb, index), 3)
             pairs.append((last.before, last.rgb))
+            facts[f"{style.name}, shimmer"] = shimmer([seen.shown.rgb for seen in watcher.seen[-10:]])
+            facts["shimmer of the camera"] = shimmer([seen.shown.before for seen in watcher.seen[-10:]])
             if self.given.rival:
                 small = at_side(last.before, JUDGED_SIDE)
                 facts[f"{style.name}, rival"] = round(self.judge.distance(self.rival([small], index)[0][0], index), 3)
@@ -407,6 +409,12 @@ def resident() -> int:
 def cores() -> int:
     """How many there are."""
     return multiprocessing.cpu_count()
+
+
+def shimmer(pictures: list[np.ndarray]) -> float:
+    """Mean squared difference, of values in [0, 1], between pictures uint8 (H, W, 3) one after the other."""
+    steps = [np.square((after.astype(np.float32) - before) / 255).mean() for before, after in pairwise(pictures)]
+    return float(f"{fmean(steps):.2g}")
 
 
 def spin() -> None:

@@ -137,7 +137,8 @@ def running(work, desk):
 def virtual_display(*options):
     """The name of a fresh X display, where Xvfb is installed."""
     if not shutil.which("Xvfb") or not shutil.which("xdotool"):
-        pytest.skip("Xvfb and xdotool are not installed")
+        missing = "Xvfb and xdotool are not installed"
+        pytest.fail(missing) if os.environ.get("NST_VIDEO_REQUIRE_DISPLAY") else pytest.skip(missing)
     read, write = os.pipe()
     command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-nolisten", "tcp", *options]
     server = subprocess.Popen(command, pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -12,7 +12,7 @@ from media import make_video, picture
 
 from nst_video.cli import main
 from nst_video.errors import InputError, Stopped, UsageError
-from nst_video.pictures import write_picture
+from nst_video.pictures import read_picture, write_picture
 from nst_video.plan import Plan, make_plan
 from nst_video.render import render_job, render_plan
 from nst_video.resume import open_job
@@ -182,3 +182,47 @@ def test_damaged_music_is_refused_in_one_line(photo, song, tmp_path, capsys):
     assert len(lines) == 1
     assert "bad.flac" in lines[0]
     assert "damaged" in lines[0]
+
+
+def test_the_command_previews_plots_and_plays_music(photo, song, tmp_path, capsys):
+    """Everything at once, with the real dreamer."""
+    words = ["--music", str(song), "--drive", "step=onset", "--zoom", "0:1, 2s:1.5", "--preview", "0.2", "--rate", "25"]
+    words += ["--layers", "relu1_1", "--octaves", "1", "--plot", str(tmp_path / "plot.png"), "--json"]
+    assert main(["dream", str(photo), str(tmp_path / "out.mp4"), *words]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["frames"] == 5
+    assert f"{tmp_path / 'plot.png'}: what changes" in printed.err
+    assert read_picture(tmp_path / "plot.png").std() > 10
+    assert spans(tmp_path / "out.mp4")[1::2] == (pytest.approx(0.2), pytest.approx(0.2, abs=0.04))
+
+
+def test_a_plot_of_nothing_is_refused_and_leaves_nothing(photo, tmp_path, capsys):
+    words = ["dream", str(photo), str(tmp_path / "out.mp4"), "--duration", "1", "--layers", "relu1_1", "--octaves", "1"]
+    assert main([*words, "--size", "16", "--plot", str(tmp_path / "plot.png")]) == 2
+    assert "there is nothing to plot" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_a_painting_is_driven_as_well(photo, song, tmp_path):
+    words = [
+        str(photo),
+        str(photo),
+        str(tmp_path / "out.mp4"),
+        "--music",
+        str(song),
+        "--duration",
+        "0.2",
+        "--rate",
+        "25",
+    ]
+    words += ["--drive", "strength=onset", "--size", "32", "--first-iterations", "4", "--iterations", "1"]
+    assert main([*words, "--style-layers", "relu1_1", "--content-layers", "relu2_1"]) == 0
+    assert spans(tmp_path / "out.mp4")[1::2] == (pytest.approx(0.2), pytest.approx(0.2, abs=0.04))
+
+
+@pytest.mark.parametrize("name", ["out.gif", "frames/%03d.png", "frames"])
+def test_what_has_no_sound_is_driven_all_the_same(photo, song, tmp_path, name, caplog):
+    with open_job(photo, (), tmp_path / name, **settings(**FLASH, music=str(song), rate=25, duration=1)) as job:
+        render_job(job, Blinker())
+    assert "the music only drives" in caplog.text
+    assert len(lit(tmp_path / name)) == 1

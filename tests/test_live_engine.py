@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from nst_video.live.canvas import Canvas, resized, to_tensor
 from nst_video.live.controller import Controller, sizes
 from nst_video.live.desk import Look
 from nst_video.live.engine import make_painter
-from nst_video.live.follow import Step, follow, to_uint8
+from nst_video.live.follow import Calm, Step, follow, to_uint8
 from nst_video.live.frames import Captured, StylePicture
 from nst_video.live.guide import enlarged, fitted, recolored
 from nst_video.options import LiveOptions, MachineOptions
@@ -134,6 +135,17 @@ def test_a_change_is_no_noise():
     after[20:40, 30:60] = 255 - after[20:40, 30:60]
     content = follow(as_float(before), after).content
     assert np.abs(content - as_float(after))[24:36, 34:56].mean() < 0.02
+
+
+def test_large_pictures_are_calm_where_nothing_moves():
+    clean, generator, calm = scene(size=(192, 128)), np.random.default_rng(0), Calm()
+    noisy = [np.clip(clean + generator.normal(0, 5, clean.shape), 0, 255).astype(np.uint8) for _ in range(20)]
+    found = [calm(rgb) for rgb in noisy]
+    shimmer = np.mean([np.abs(one - other).mean() for one, other in pairwise(found[10:])])
+    assert shimmer < 0.3 * np.mean([np.abs(as_float(one) - as_float(other)).mean() for one, other in pairwise(noisy)])
+    changed = noisy[0].copy()
+    changed[40:80, 60:120] = 255 - changed[40:80, 60:120]
+    assert np.abs(calm(changed) - as_float(changed))[48:72, 68:112].mean() < 0.02
 
 
 def test_an_unrelated_picture_is_not_trusted():

@@ -84,6 +84,25 @@ class Program:
         screen = self.screen()
         return screen.shape == picture.shape and (np.abs(screen.astype(int) - picture).max(axis=2) > 2).mean() < 0.05
 
+    def wait_until_drawn(self, picture):
+        """Wait until the window shows this picture.
+
+        On a loaded machine without a window manager OpenCV's Qt now and then misses that its window came up, and draws
+        nothing into it (so does a program of OpenCV alone; its keys are heard). Taking it away and back tells it again.
+        """
+        shown = []
+
+        def drawn():
+            if self.shows(picture):
+                return True
+            shown.append(self.screen().any())
+            if len(shown) % 50 == 0 and not any(shown[-50:]):
+                self.xdotool("windowunmap", self.window())
+                self.xdotool("windowmap", self.window())
+            return False
+
+        wait_for(drawn, "the painted picture")
+
     def ends(self):
         """The exit code."""
         return self.process.wait(60)
@@ -115,7 +134,7 @@ def live(display, tmp_path, style, still):
             **more,
         )
         programs.append(program)
-        wait_for(lambda: program.shows(still[1][..., ::-1]), "the painted picture")
+        program.wait_until_drawn(still[1][..., ::-1])
         return program
 
     yield start

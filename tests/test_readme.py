@@ -10,6 +10,7 @@ from media import make_video, picture
 
 from nst_video.cli import COMMANDS
 from nst_video.commands import dream, paint
+from nst_video.live.desk import key_lines
 from nst_video.options import DREAM_PRESETS, DREAM_STEPS, PRESETS
 from nst_video.pictures import write_picture
 
@@ -63,3 +64,8 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
         exec(block, names)
     assert names["result"].frames == 2
     assert names["painted"].shape == (32, 48, 3)
+
+
+def test_the_table_of_keys_is_theirs():
+    rows = re.findall(r"^\| (`.*`) \| (.*) \|$", README.split("\n## Live\n")[1].split("\n## ")[0], re.MULTILINE)
+    assert [f"{names.replace('`', '')}\t{meaning}" for names, meaning in rows] == list(key_lines())

@@ -11,7 +11,7 @@ import media
 import numpy as np
 import pytest
 
-from nst_video import codecs, output
+from nst_video import codecs, output, streams
 from nst_video.errors import InputError, ResourceError, UsageError
 from nst_video.pictures import read_picture, write_picture
 from nst_video.video import VideoInfo, VideoReader, VideoWriter, check_output, probe
@@ -175,7 +175,7 @@ def test_an_output_that_does_not_verify_is_not_kept(tmp_path, monkeypatch, lose)
     if lose == "frame":
         monkeypatch.setattr(output.VideoOutput, "_mux", lambda self, packets: mux(self, packets[:-1]))
     else:
-        monkeypatch.setattr(output.Companions, "mux_until", lambda self, time: self.counts.update({1: 5}))
+        monkeypatch.setattr(streams.Companions, "mux_until", lambda self, time: self.counts.update({1: 5}))
     with pytest.raises(ResourceError, match="did not verify"):
         write(probe(source), tmp_path / "out.mp4")
     assert left_in(tmp_path) == []

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from nst_video.arguments import Parser, add_fields, made_of
@@ -56,8 +55,9 @@ def make_parser() -> Parser:
 
 def engine(options: LiveOptions, machine: MachineOptions) -> "Painter":
     """The painter of this package; torch comes with it."""
-    painter: Painter = import_module("nst_video.live.engine").make_painter(options, machine)
-    return painter
+    from nst_video.live.engine import make_painter
+
+    return make_painter(options, machine)
 
 
 def run(words: Sequence[str], stopper: Stopper, make_painter: "MakePainter" = engine) -> int:

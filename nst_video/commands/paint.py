@@ -21,11 +21,12 @@ examples:
   nst-video frames/%05d.png style.jpg painted/%05d.png  and so does a sequence
 
 other commands:
+  nst-video live style.jpg                              paint what a camera sees, in a window; keys change the look
   nst-video dream in.mp4 out.mp4                        a network dreams on a video, with music or without
   nst-video score in.mp4 out.mp4 --style style.jpg      how coherent and how painted a result is, in numbers
   nst-video status out.mp4                              how far an unfinished render is; --play FILE.mp4 shows it
   nst-video info                                        versions, devices, and where the encoders' weights are
-  (a file that is really called dream, score, status or info: write ./score)
+  (a file that is really called live, dream, score, status or info: write ./score)
 
 A render that was stopped, killed or cut off goes on where it was when the same command is run again. Until it is
 complete, what is finished is kept in the folder OUT.nst beside the output. Ctrl-C saves first; twice stops at once.

@@ -85,9 +85,9 @@ def stepped(x: Tensor, gradient: Tensor, length: float | Tensor, smoothing: floa
 
     The nearer a value is to black or white, the less it goes on towards it: colours do not clip.
     """
-    direction = unit(natural_colors(balanced(unit(gradient), smoothing)))
-    room = 2 * torch.where(direction > 0, 1 - x, x)
-    return (x + length * room * direction).clamp(0, 1)
+    direction = unit(natural_colors(balanced(gradient, smoothing)))
+    # 2 (1 - x) d where d > 0, 2 x d where d < 0, in one pass.
+    return (x + length * torch.addcmul(direction, direction.abs(), 1 - 2 * x)).clamp(0, 1)
 
 
 def dealt(objective: DreamObjective, climb: Climb, octaves: int) -> list[list[tuple[float, ...]]]:
@@ -130,9 +130,8 @@ def offsets(seed: int, octave: int, size: tuple[int, int], jitter: int, count: i
 def shifted(x: Tensor, shift: tuple[int, int]) -> Tensor:
     """(L, C, H, W) moved down and right, its border repeated: rolling it over would put an edge into the picture."""
     (height, width), (down, right) = x.shape[-2:], shift
-    rows = (torch.arange(height, device=x.device) - down).clamp(0, height - 1)
-    columns = (torch.arange(width, device=x.device) - right).clamp(0, width - 1)
-    return x[..., rows, :][..., columns]
+    seen = x[..., max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)]
+    return F.pad(seen, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)), mode="replicate")
 
 
 def unshifted(gradient: Tensor, shift: tuple[int, int]) -> Tensor:

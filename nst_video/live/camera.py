@@ -309,7 +309,7 @@ class _Clock:
 
     def __init__(self, stop: threading.Event) -> None:
         self.stop = stop
-        self._next = time.monotonic()
+        self._next: float | None = None  # when the next round begins; the first one begins with its first frame
         self._first: Fraction | None = None
         self._begun = 0.0
 
@@ -320,7 +320,7 @@ class _Clock:
     def wait_until(self, moment: Fraction, usual: Fraction) -> None:
         """Wait until this frame is due. moment: its time in the file; usual: seconds to the next one, mostly."""
         if self._first is None:
-            self._first, self._begun = moment, self._next
+            self._first, self._begun = moment, time.monotonic() if self._next is None else self._next
         due = self._begun + float(moment - self._first)
         late = time.monotonic() - due
         if late > LATE:  # decoding is too slow, or the machine slept: go on from here

@@ -9,7 +9,7 @@ from nst_video.dreaming.objective import DreamObjective
 from nst_video.dreaming.specs import dreamed_layers, parse_layers, pooling_for
 from nst_video.encoders import load_encoder
 from nst_video.live.canvas import Canvas, to_tensor
-from nst_video.options import DreamOptions, MachineOptions
+from nst_video.options import DreamOptions, MachineOptions, resolve_dream
 
 _ENCODER = "vgg19"  # a small network that was made for style has never seen an animal
 _HELD = 40.0  # weight of staying near the picture, beside the logarithm of the activations
@@ -23,7 +23,7 @@ class Dream:
 
     def __init__(self, machine: MachineOptions) -> None:
         """machine: settled."""
-        options = DreamOptions()
+        options = resolve_dream(DreamOptions(), "draft", _ENCODER)
         encoder = load_encoder(
             _ENCODER,
             dreamed_layers(options.layers, _ENCODER),

@@ -20,7 +20,7 @@ from nst_video.encoders import Encoder, load_encoder
 from nst_video.live.canvas import Canvas, resized, to_array, to_tensor
 from nst_video.live.controller import Controller
 from nst_video.live.desk import Look
-from nst_video.live.follow import follow, to_uint8
+from nst_video.live.follow import Calm, follow, to_uint8
 from nst_video.live.frames import Captured, Shown, StylePicture
 from nst_video.live.guide import enlarged, recolored
 from nst_video.live.subjects import Subjects
@@ -82,6 +82,7 @@ class Engine:
         self.window = (0, 0)
         self.painting: _Painting | None = None  # the optimiser's; whoever reads it takes the whole at once
         self.seen = 0  # steps that were taken when a frame was last shown
+        self.calm = Calm()
         self.error: BaseException | None = None
         self.task: _Task | None = None
         self.news, self.ending = threading.Event(), threading.Event()
@@ -101,7 +102,7 @@ class Engine:
         before, fitted = self.painting, time.monotonic()
         painting = before.onto(small, look.mirror) if before else _begun(small, look.mirror)
         followed = time.monotonic()
-        rgb = _drawn(painting, large, look)
+        rgb = _drawn(painting, self.calm(large), look)
         finished = time.monotonic()
         if controller.measured_frame(fitted - begun + finished - followed, followed - fitted, finished):
             log.debug("painting at %dx%d", *controller.size)
@@ -171,11 +172,11 @@ class Engine:
 
 
 def _drawn(painting: _Painting, large: np.ndarray, look: Look) -> np.ndarray:
-    """The painting uint8 at the size of the camera's picture `large`."""
+    """The painting uint8 at the size of the camera's picture `large`, float32 (H, W, 3)."""
     painted, content = painting.canvas.shown, painting.content
     if look.keep_colors:
         painted = to_array(keep_colors(to_tensor(painted, "cpu"), to_tensor(content, "cpu")))
-    return to_uint8(enlarged(painted, content, large.astype(np.float32) / 255))
+    return to_uint8(enlarged(painted, content, large))
 
 
 def _fitted(rgb: np.ndarray, size: tuple[int, int], mirror: bool) -> np.ndarray:

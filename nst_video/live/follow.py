@@ -12,6 +12,7 @@ from nst_video.motion import drop_noise, flow, to_flow, trust
 
 _FLOW = "medium"  # worth its 5 ms: a painting shows every place where the flow is wrong
 _NOISE = 4 / 255  # difference of a place from what was seen there before that may be the sensor's noise alone
+_NOISES = 1 / 255, 8 / 255  # least and most that a large picture is taken to have of it
 _TAKEN = 0.15  # of a new frame where it differs by less than that: the average over some 6 frames stays
 
 
@@ -52,6 +53,29 @@ def _denoised(before: np.ndarray, rgb: np.ndarray, certain: np.ndarray) -> np.nd
     share = np.clip(difference / _NOISE - 1, _TAKEN, 1)
     share = np.maximum(share, 1 - certain)[..., None]
     return before + share * (new - before)
+
+
+class Calm:
+    """Takes the noise out of the camera's pictures where nothing moves: what is drawn from them would shimmer."""
+
+    def __init__(self) -> None:
+        self.before: np.ndarray | None = None
+        self.grey: np.ndarray | None = None
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) -> float32 in [0, 1], averaged with those before it where it differs by noise alone."""
+        new = rgb.astype(np.float32) / 255
+        grey = cv2.cvtColor(new, cv2.COLOR_RGB2GRAY)
+        if self.before is None or self.grey is None or self.before.shape != new.shape:
+            self.before, self.grey = new, grey
+            return new
+        difference = cv2.blur(cv2.absdiff(grey, self.grey), (7, 7))
+        # Of most pictures a quarter stands still, and all that differs there is noise.
+        noise = float(np.clip(np.percentile(difference[::4, ::4], 25), *_NOISES))
+        share = np.clip((difference / noise - 1.5) * 2, _TAKEN, 1)
+        self.before = self.before + share[..., None] * (new - self.before)
+        self.grey = self.grey + share * (grey - self.grey)
+        return self.before
 
 
 def _look_up(array: np.ndarray, lookup: np.ndarray, interpolation: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from importlib import import_module
 from typing import Any
 
 from nst_video.errors import UsageError
@@ -119,8 +118,9 @@ def _virtual_camera(size: tuple[int, int], rate: float) -> Output:
 
 
 def _web_page(desk: Desk, options: LiveOptions) -> Any:
-    page = import_module("nst_video.live.serve").WebPage(
-        desk, port=options.serve, host=options.host, token=options.token
-    )
+    from nst_video.live.serve import WebPage
+
+    assert options.serve is not None
+    page = WebPage(desk, port=options.serve, host=options.host, token=options.token)
     log.info("open %s in a browser", page.url)
     return page

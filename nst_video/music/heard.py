@@ -20,6 +20,7 @@ from nst_video.probe import VideoInfo
 
 log = logging.getLogger(__name__)
 
+UNHEARD = 0.1  # seconds of silence at the end that nobody need be told of: a video ends with a whole frame
 FADE = 3.0  # seconds that --music-end fade takes before the end, of the sound and of what it drives
 
 
@@ -115,7 +116,7 @@ def hear(
     """Listen to the music and its stems; None where there is neither music nor a stem, and the input has no sound.
 
     own: the input, whose own sound is the music unless another is given; `zero` is what its clock says when the first
-    frame is shown (`plan.clock_zero`). seconds: from then to the end of the last frame.
+    frame is shown. seconds: from then to the end of the last frame.
 
     Raises InputError for a file that cannot be used. Music that is shorter is told in the log.
     """
@@ -145,7 +146,7 @@ def has_sound(info: VideoInfo) -> bool:
 def _check_length(music: Music, options: MusicOptions) -> None:
     if not music.length:
         raise InputError(f"{options.music} ends before --music-start {float(options.music_start):g}; begin sooner")
-    if music.length < music.seconds:
+    if music.length < music.seconds - UNHEARD:
         what = {"loop": "is played again", "stop": "is followed by silence", "fade": "fades away into silence"}
         log.info(
             "%s lasts %.1f s of the video's %.1f; it %s (--music-end)",
