@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nst_video.plan import Plan
+from nst_video.stylizers import FrameStylizer
 from nst_video.tiles import ALIGNED, MINIMAL_TILE, can_be_cut
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def smaller(plan: Plan) -> Plan | None:
 class Frugal:
     """The stylizer of a plan, made anew with smaller parts when memory runs out."""
 
-    def __init__(self, plan: Plan, make: "Callable[[Plan], Any]", keep: Callable[[Plan], None]) -> None:
+    def __init__(self, plan: Plan, make: Callable[[Plan], FrameStylizer], keep: Callable[[Plan], None]) -> None:
         """make: the stylizer of a plan. keep: is told the plan that is gone on with."""
         self.plan, self._make, self._keep = plan, make, keep
         self._stylizer = make(plan)
@@ -71,7 +72,8 @@ class Frugal:
         tile = (plan.dream or plan.effort).tile
         log.warning("memory ran out; this frame is done again, and all from here on, in parts of %s pixels", tile)
         self._keep(plan)
-        self.plan, self._stylizer = plan, None
+        self.plan = plan
+        del self._stylizer  # before the next one is made
         gc.collect()
         if plan.machine.device.startswith("cuda"):
             torch.cuda.empty_cache()
