@@ -273,13 +273,19 @@ def test_sizes_keep_the_shape_of_the_window():
 
 
 @pytest.fixture
-def painter():
-    threads = torch.get_num_threads()
+def threads():
+    """What an engine changes for its whole process is as it was for the tests that follow."""
+    number = torch.get_num_threads()
+    yield
+    torch.set_num_threads(number)
+
+
+@pytest.fixture
+def painter(threads):
     found = make_painter(LiveOptions(fps=24), MachineOptions(threads=1, precision="fp32"))
     found.begin = 128
     yield found
     found.close()
-    torch.set_num_threads(threads)
 
 
 STYLES = (StylePicture("a.png", "a", picture(3, 128, 96)), StylePicture("b.png", "b", picture(8, 128, 96)))
@@ -377,7 +383,7 @@ def test_what_goes_wrong_in_the_background_is_raised_where_the_next_frame_is_ask
         shown_until(painter, lambda shown: False, Look(mirror=False))
 
 
-def test_closing_ends_every_thread():
+def test_closing_ends_every_thread(threads):
     before = threading.active_count()
     painter = make_painter(LiveOptions(), MachineOptions(threads=1, precision="fp32"))
     painter.begin = 96
