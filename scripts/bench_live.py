@@ -191,15 +191,13 @@ class Bench:
     def pace(self) -> dict[str, Any]:
         """Frame rate, latency, sizes and memory of a long session; and what the rival does in a second."""
         statistics, watcher, begun = self.session(self.given.seconds, window=self.given.window)
-        early = [size for moment, size in watcher.memory if 10 <= moment - begun < 40]
-        late = [size for _, size in watcher.memory[-30:]]
         facts = {
             "frames/s": round(statistics.rate, 1),
             "latency ms": round(1000 * statistics.latency_median),
             "latency 99 % ms": round(1000 * statistics.latency_99),
             "steps/s": round(watcher.steps / statistics.seconds, 1),
             "sizes": [(round(moment - begun, 1), f"{size[0]}x{size[1]}") for moment, size in watcher.sizes],
-            "memory MiB": [round(median(early) / 2**20), round(median(late) / 2**20)] if early else None,
+            "memory MiB": [round(size / 2**20) for _, size in watcher.memory[30::60]],
         }
         if self.given.rival:
             _, times = self.rival([seen.shown.before for seen in watcher.seen[-20:]], 0)

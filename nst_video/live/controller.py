@@ -10,10 +10,11 @@ from statistics import median
 
 _LONG_SIDES = (96, 112, 128, 144, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1920)
 _STEPS_PER_SECOND = 12.0  # fewer, and paint lags behind what moves
-_ROOM = 0.8  # of the time there is, that a larger size may be predicted to take
-_LATE = 0.95  # of the time there is, that counts as too slow
+_ROOM = 0.9  # of the time there is, that a larger size may be predicted to take
+_LATE = 1.05  # of the time there is, that counts as too slow
 _PATIENCE_DOWN, _PATIENCE_UP = 0.5, 2.0  # seconds for which it must be so
 _PAUSE = 1.0  # seconds between two changes at least
+_WARM_UP = 3.0  # seconds after the start in which times tell nothing yet
 _LONGEST_WAIT = 60.0  # before a size is tried again that did not hold
 _MEMORY = 9  # times that a median is taken of
 
@@ -81,7 +82,8 @@ class Controller:
         slow = self.slow.lasted(self._load(self.index) > _LATE, now)
         room = self.index + 1 < len(self.sizes) and self._load(self.index + 1) < _ROOM
         roomy = self.roomy.lasted(room, now)
-        self.changed = now if self.changed is None else self.changed  # the first frames tell nothing yet
+        if self.changed is None:
+            self.changed = now + _WARM_UP - _PAUSE
         if now - self.changed < _PAUSE:
             return False
         if slow >= _PATIENCE_DOWN and self.index:
