@@ -16,7 +16,7 @@ from nst_video.live.canvas import Canvas, resized, to_tensor
 from nst_video.live.controller import Controller, sizes
 from nst_video.live.desk import Look
 from nst_video.live.engine import make_painter
-from nst_video.live.follow import Calm, Step, follow, to_uint8
+from nst_video.live.follow import Calm, Step, _grid, follow, to_uint8
 from nst_video.live.frames import Captured, StylePicture
 from nst_video.live.guide import enlarged, fitted, recolored
 from nst_video.options import LiveOptions, MachineOptions
@@ -85,6 +85,17 @@ def test_a_canvas_moves_with_the_scene():
     assert np.abs(moved.painted - as_float(255 - after))[inner].mean() < 0.03
     assert np.abs(painting - as_float(255 - after))[inner].mean() > 0.08  # it would have been wrong unmoved
     assert moved.age[:, :3].mean() < 2 < 8 < moved.age[inner].mean()  # what came in at the left is new
+
+
+def test_nothing_grows_in_a_canvas_that_is_moved_again_and_again():
+    content = as_float(picture(4, *SIZE))
+    lookup = _grid(SIZE[1], SIZE[0])
+    canvas, spread = Canvas.new(content), content.std()
+    for number in range(300):
+        step = Step(content, lookup + np.float32(0.5 if number % 2 else -0.5), np.ones(content.shape[:2], np.float32))
+        canvas = canvas.moved(step, content)
+    assert canvas.painted.std() < spread
+    assert np.abs(canvas.painted).max() < 1.05
 
 
 def test_a_still_canvas_is_not_resampled():
