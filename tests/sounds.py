@@ -91,6 +91,14 @@ def f_measure(found, true, within: float = 0.05) -> float:
 
 
 # suffix -> (encoder, sample format), of every kind of file that is read
+RATES = {
+    "23.976": Fraction(24000, 1001),
+    "24": Fraction(24),
+    "25": Fraction(25),
+    "29.97": Fraction(30000, 1001),
+    "30": Fraction(30),
+    "60": Fraction(60),
+}
 ENCODERS = {
     ".wav": ("pcm_s16le", "s16"),
     ".flac": ("flac", "s16"),

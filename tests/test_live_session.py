@@ -118,7 +118,7 @@ def test_a_key_is_shown_without_a_new_picture(camera, plug):
         plug.clear()
         wait_for(lambda: watcher.seen[-1][1].message)
         desk.press("i")
-        wait_for(lambda: watcher.seen[-1][1].setting.view.information)
+        assert wait_for(lambda: watcher.seen[-1][1].setting.view.information)
 
 
 def test_the_look_reaches_the_painter(camera):
@@ -127,7 +127,7 @@ def test_the_look_reaches_the_painter(camera):
         wait_for(lambda: painter.looks)
         desk.press("c")
         desk.press("+")
-        wait_for(lambda: painter.looks[-1] == Look(keep_colors=True, strength=1.25))
+        assert wait_for(lambda: painter.looks[-1] == Look(keep_colors=True, strength=1.25))
 
 
 def test_freezing_holds_the_picture_and_keys_still_work(camera):
@@ -141,7 +141,7 @@ def test_freezing_holds_the_picture_and_keys_still_work(camera):
         ahead = camera.newest(after=held.number + 30, timeout=60)
         assert ahead is not None
         desk.press("i")
-        wait_for(lambda: watcher.seen[-1][1].setting.view.information)
+        assert wait_for(lambda: watcher.seen[-1][1].setting.view.information)
         assert watcher.seen[-1][0] is held
         desk.press("space")
         wait_for(lambda: watcher.seen[-1][0].number > ahead.number)

@@ -132,7 +132,7 @@ def test_a_folder_that_goes_away_and_comes_back(opened, folder, tmp_path):
     shutil.move(folder, tmp_path / "away")
     write_picture(tmp_path / "away" / "c.png", picture(7))
     shutil.move(tmp_path / "away", folder)
-    wait_for(lambda: names(shelf) == ["a", "b", "c"])
+    assert wait_for(lambda: names(shelf) == ["a", "b", "c"])
 
 
 def test_a_machine_that_cannot_look_just_now_is_told_and_looks_again(opened, folder, caplog):

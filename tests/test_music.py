@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sounds
 from media import make_video
-from sounds import ENCODERS, beat_times, burst, click_track, drum_loop, f_measure, silence, tone, write_sound
+from sounds import ENCODERS, RATES, beat_times, burst, click_track, drum_loop, f_measure, silence, tone, write_sound
 
 from nst_video.errors import InputError
 from nst_video.guarded import listen
@@ -20,14 +20,6 @@ from nst_video.music.sound import RATE, SoundRequest, samples
 from nst_video.music.track import Track, analyse
 from nst_video.schedules import Clock
 
-RATES = {
-    "23.976": Fraction(24000, 1001),
-    "24": Fraction(24),
-    "25": Fraction(25),
-    "29.97": Fraction(30000, 1001),
-    "30": Fraction(30),
-    "60": Fraction(60),
-}
 CLICKS = (0.25, 1.0, 1.777, 3.3333, 4.1, 4.75)
 NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 

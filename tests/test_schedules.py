@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from sounds import RATES
 
 from nst_video.cli import main
 from nst_video.curves import controls_at, needs_beats, settle_curves
@@ -14,15 +15,6 @@ from nst_video.kinds import Curve
 from nst_video.options import CoherenceOptions, DreamOptions, EffortOptions, LookOptions, chosen
 from nst_video.schedules import Clock, ScheduleError, parse_schedule
 from nst_video.settings import split_options
-
-RATES = {
-    "23.976": Fraction(24000, 1001),
-    "24": Fraction(24),
-    "25": Fraction(25),
-    "29.97": Fraction(30000, 1001),
-    "30": Fraction(30),
-    "60": Fraction(60),
-}
 
 
 def clock(frames=61, rate=Fraction(25), **more):
