@@ -233,6 +233,7 @@ def test_a_browser_that_reads_nothing_holds_up_neither_the_session_nor_the_other
                 while not near(rgb, number):
                     other.say(shown=shown)
                     shown, rgb = other.picture()
+                assert near(rgb, number)
                 other.say(shown=shown)
 
 
@@ -623,7 +624,7 @@ def test_what_the_screen_shows_is_the_frame(page, desk, tab):
             height, width = (pixels := seen.pixels()).shape[:2]
             return near(pixels[height // 3, width // 3], number)
 
-        until(there, f"frame {number} on the screen")
+        assert until(there, f"frame {number} on the screen")
 
 
 def test_keys_of_the_keyboard(moving, page, desk, tab):
@@ -720,7 +721,7 @@ def test_full_screen(moving, page, tab):
     seen.press("f")
     until(lambda: seen.run(full) == "", "the window")
     seen.click("#stage", count=2)
-    until(lambda: seen.run(full) == "stage", "full screen")
+    assert until(lambda: seen.run(full) == "stage", "full screen")
 
 
 def test_a_wrong_token_in_the_browser(secret, desk, tab):
@@ -776,7 +777,7 @@ def test_two_tabs_at_once(moving, page, tab):
     for each in tabs:  # only the tab in front is painted
         each.send("Page.bringToFront")
         before = each.run(NUMBER)
-        until(lambda each=each, before=before: each.run(NUMBER) > before, "pictures")
+        assert until(lambda each=each, before=before: each.run(NUMBER) > before, "pictures")
 
 
 # ---------------------------------------------------------------------------------------------- as a program
