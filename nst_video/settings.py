@@ -9,7 +9,6 @@ from typing import Any
 from nst_video.dreaming.specs import pooling_for
 from nst_video.errors import UsageError
 from nst_video.options import (
-    DREAM_PRESETS,
     CoherenceOptions,
     DreamOptions,
     EffortOptions,
@@ -17,10 +16,9 @@ from nst_video.options import (
     MachineOptions,
     MusicOptions,
     OutputOptions,
-    resolve_dream,
-    resolve_effort,
 )
 from nst_video.plain import tuples
+from nst_video.presets import DREAM_PRESETS, resolve_dream, resolve_effort
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,9 @@ from nst_video.live.session import Session, Statistics
 from nst_video.measures import warp_error
 from nst_video.motion import MotionWindow
 from nst_video.objective import style_statistics
-from nst_video.options import EffortOptions, LiveOptions, LookOptions, MachineOptions, resolve_effort
+from nst_video.options import EffortOptions, LiveOptions, LookOptions, MachineOptions
 from nst_video.pictures import contact_sheet, read_picture, write_picture
+from nst_video.presets import resolve_effort
 from nst_video.stylizer import Stylizer, resize
 from nst_video.video import scaled_size
 

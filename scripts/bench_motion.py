@@ -18,8 +18,8 @@ import torch
 
 from nst_video import CoherenceOptions, EffortOptions, LookOptions, MotionWindow, Stylizer, load_encoder
 from nst_video.colors import to_image
-from nst_video.options import resolve_effort
 from nst_video.pictures import read_picture
+from nst_video.presets import resolve_effort
 from nst_video.video import VideoReader, probe, scaled_size
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"

@@ -437,7 +437,8 @@ def test_every_frame_is_painted_with_its_own_value(tmp_path):
 def test_the_stylizer_obeys_iterations_of_a_frame():
     from nst_video.controls import Controls
     from nst_video.motion import Motion
-    from nst_video.options import EffortOptions, resolve_effort
+    from nst_video.options import EffortOptions
+    from nst_video.presets import resolve_effort
 
     effort = resolve_effort(EffortOptions(first_iterations=4, iterations=2))
     stylizer = Stylizer(TinyEncoder(), [(tiny_picture(1), 1.0)], effort=effort, look=LOOK)

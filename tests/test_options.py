@@ -7,13 +7,8 @@ import pytest
 
 from nst_video.errors import UsageError
 from nst_video.kinds import Time
-from nst_video.options import (
-    PRESETS,
-    EffortOptions,
-    LookOptions,
-    OutputOptions,
-    resolve_effort,
-)
+from nst_video.options import EffortOptions, LookOptions, OutputOptions
+from nst_video.presets import PRESETS, resolve_effort
 from nst_video.settings import DREAM, PAINT, split_options
 
 REFUSED = {

@@ -11,8 +11,8 @@ from media import make_video, picture
 from nst_video.cli import COMMANDS
 from nst_video.commands import dream, paint
 from nst_video.live.desk import key_lines
-from nst_video.options import DREAM_PRESETS, DREAM_STEPS, PRESETS
 from nst_video.pictures import write_picture
+from nst_video.presets import DREAM_PRESETS, DREAM_STEPS, PRESETS
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

@@ -15,8 +15,8 @@ from nst_video.errors import InputError
 from nst_video.losses import gram, relative_style
 from nst_video.motion import Motion, MotionWindow
 from nst_video.objective import style_statistics
-from nst_video.options import resolve_effort
 from nst_video.pictures import read_picture
+from nst_video.presets import resolve_effort
 from nst_video.stylizer import resize
 from nst_video.teacher import Teacher, load_teacher
 

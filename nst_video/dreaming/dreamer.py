@@ -18,7 +18,8 @@ from nst_video.dreaming.transforms import Map, Rates, look_through, look_up, loo
 from nst_video.encoders import Encoder, load_encoder
 from nst_video.errors import NstVideoError, UsageError
 from nst_video.motion import Motion, inside, warp
-from nst_video.options import DreamOptions, chosen, resolve_dream
+from nst_video.options import DreamOptions, chosen
+from nst_video.presets import resolve_dream
 from nst_video.stylizer import State, StepReport
 
 Guide = Tensor | Callable[[float], Tensor]

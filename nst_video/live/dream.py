@@ -9,7 +9,8 @@ from nst_video.dreaming.objective import DreamObjective
 from nst_video.dreaming.specs import dreamed_layers, parse_layers, pooling_for
 from nst_video.encoders import load_encoder
 from nst_video.live.canvas import Canvas, to_tensor
-from nst_video.options import DreamOptions, MachineOptions, resolve_dream
+from nst_video.options import DreamOptions, MachineOptions
+from nst_video.presets import resolve_dream
 
 _ENCODER = "vgg19"  # a small network that was made for style has never seen an animal
 _HELD = 40.0  # weight of staying near the picture, beside the logarithm of the activations

@@ -18,7 +18,8 @@ from nst_video.live.desk import Look
 from nst_video.live.dream import Dream
 from nst_video.live.frames import StylePicture
 from nst_video.objective import FrameObjective
-from nst_video.options import EffortOptions, LookOptions, MachineOptions, resolve_effort
+from nst_video.options import EffortOptions, LookOptions, MachineOptions
+from nst_video.presets import resolve_effort
 from nst_video.stylizer import Stylizer, resize
 from nst_video.teacher import Statistics, Teacher
 
