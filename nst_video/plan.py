@@ -169,30 +169,16 @@ def settle(
     enlarges = settings.effort.size is not None  # a preset shrinks a large input, but does not blow up a small one
     settings = settings.resolved()
     effort, options, machine = settings.effort, settings.options, settings.machine
-    encoder = str(effort.encoder)
     layers = _check_dream(settings) if settings.dream else _check_look(settings)
     parse_drives(settings.music.drive)
     shares = shares_of(styles, settings)
     if machine.weights is not None and not os.path.isfile(machine.weights):
-        raise InputError(f"--weights {machine.weights} is not a file; it takes the weights of {encoder}")
-    request = Request(
-        os.fspath(input),
-        tuple(share.path for share in shares),
-        options,
-        settings.coherence.cut_threshold,
-        os.fspath(output),
-        guide=settings.dream.guide if settings.dream else None,
-        music=settings.music.music,
-        music_end=settings.music.music_end,
-        music_start=settings.music.music_start,
-    )
-    with look_at(request) as at:
+        raise InputError(f"--weights {machine.weights} is not a file; it takes the weights of {effort.encoder}")
+    with look_at(_request(input, shares, output, settings)) as at:
         info = at.info
+        size = size or _size(info, effort, smallest_side(str(effort.encoder), layers), enlarges)
         if settings.dream:
-            _check_length(info, output, request)
-        size = size or _size(info, effort, smallest_side(encoder, layers), enlarges)
-        if settings.dream:
-            check_octaves(size[::-1], settings.dream.octaves, settings.dream.octave_scale, encoder, layers)
+            _check_fit(settings, settings.dream, layers, info, size, output)
         at.pictures()
         begin_import("torch")  # while the child decodes; what can be wrong now is wrong seldom
         found = at.finish()
@@ -220,6 +206,23 @@ def settle(
         seeds=tuple(_seed(effort.seed, first) for first, _ in found.shots),
         song=found.song,
         curves=curves,
+    )
+
+
+def _request(
+    input: str | os.PathLike[str], shares: Sequence[Style], output: str | os.PathLike[str], settings: Settings
+) -> Request:
+    """What is to be looked at before anything is settled by it."""
+    return Request(
+        os.fspath(input),
+        tuple(share.path for share in shares),
+        settings.options,
+        settings.coherence.cut_threshold,
+        os.fspath(output),
+        guide=settings.dream.guide if settings.dream else None,
+        music=settings.music.music,
+        music_end=settings.music.music_end,
+        music_start=settings.music.music_start,
     )
 
 
@@ -307,13 +310,21 @@ def _check_dream(settings: Settings) -> tuple[str, ...]:
     return dreamed_layers(settings.dream.layers, str(settings.effort.encoder))
 
 
-def _check_length(info: VideoInfo, output: str | os.PathLike[str], request: Request) -> None:
-    """A video of one picture has to be told how long it is."""
-    open_ended = request.options.duration is None and request.music is None
+def _check_fit(
+    settings: Settings,
+    dream: DreamOptions,
+    layers: tuple[str, ...],
+    info: VideoInfo,
+    size: tuple[int, int],
+    output: str | os.PathLike[str],
+) -> None:
+    """Whether the dream's octaves fit the size; a video of one picture has to be told how long it is."""
+    open_ended = settings.options.duration is None and settings.music.music is None
     if info.kind == "picture" and open_ended and output_kind(output) != "picture":
         raise UsageError(
             f"{info.path} is one picture; say how long {os.fspath(output)} is, with --duration 20 or --music FILE"
         )
+    check_octaves(size[::-1], dream.octaves, dream.octave_scale, str(settings.effort.encoder), layers)
 
 
 def _settle_tile(dream: DreamOptions | None, size: tuple[int, int], available: int | None) -> DreamOptions | None:

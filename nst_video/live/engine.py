@@ -9,14 +9,13 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 
 import cv2
 import numpy as np
 import torch
 
 from nst_video.colors import keep_colors
-from nst_video.encoders import Encoder, load_encoder
+from nst_video.encoders import load_encoder
 from nst_video.live.canvas import Canvas, resized, to_array, to_tensor
 from nst_video.live.controller import Controller
 from nst_video.live.desk import Look
@@ -188,42 +187,16 @@ def _fitted(rgb: np.ndarray, size: tuple[int, int], mirror: bool) -> np.ndarray:
 
 
 def make_painter(options: LiveOptions, machine: MachineOptions) -> Engine:
-    """The engine for these options; UsageError or ResourceError where they cannot be had.
-
-    A precision of "auto" becomes the quicker one, by measurement.
-    """
+    """The engine for these options; UsageError or ResourceError where they cannot be had."""
     settled, look = resolve_machine(machine), LookOptions()
     torch.set_num_threads(machine.threads or max(1, torch.get_num_threads() - 1))  # one core is for what is shown
-    layers = (*look.content_layers, *look.style_layers)
-    load = partial(
-        load_encoder,
+    encoder = load_encoder(
         options.encoder,
-        layers,
+        (*look.content_layers, *look.style_layers),
         device=settled.device,
+        precision=settled.precision,
         weights=machine.weights,
         offline=machine.offline,
     )
-    precisions = ("fp32", "bf16") if machine.precision == "auto" else (settled.precision,)
-    networks = {precision: load(precision=precision) for precision in precisions}
-    precision = (
-        min(networks, key=lambda name: _pace(networks[name], settled.device)) if len(networks) > 1 else precisions[0]
-    )
-    settled, encoder = replace(settled, precision=precision), networks[precision]
-    teacher = load_teacher(encoder, look.style_layers, precision=precision, offline=machine.offline)
+    teacher = load_teacher(encoder, look.style_layers, precision=settled.precision, offline=machine.offline)
     return Engine(Subjects(encoder, teacher, look, settled), fps=options.fps)
-
-
-def _pace(network: Encoder, device: str) -> float:
-    """Seconds that a gradient through the network takes at a small size."""
-    image = torch.rand(1, 3, 96, 160, device=device)
-
-    def once() -> float:
-        begun = time.perf_counter()
-        leaf = image.clone().requires_grad_()
-        features = network(leaf)
-        sum(feature.float().square().mean() for feature in features.values()).backward()
-        assert leaf.grad is not None
-        float(leaf.grad.sum())  # waits for the device
-        return time.perf_counter() - begun
-
-    return min(once() for _ in range(4))
