@@ -107,8 +107,8 @@ class FrozenConvolution(nn.Conv2d):
         return result
 
     def before_relu(self, x: Tensor) -> Tensor:
-        """The same without the ReLU, as autograd knows it."""
-        return super().forward(replicate(x, 1, 1) if self.replicated else x)
+        """The same without the ReLU, as autograd knows it: differentiable twice, as training may want it."""
+        return super().forward(F.pad(x, (1, 1, 1, 1), mode="replicate") if self.replicated else x)
 
     def _mirror(self, x: Tensor) -> Tensor | None:
         """The kernel of the way back, where there will be one: the way back from w is a convolution with w turned by

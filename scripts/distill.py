@@ -20,9 +20,9 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from distillation.rounds import Memory, paint
 from distillation.student import BETWEEN, TAPS, Student, Teacher, begin_as_teacher
 from safetensors.torch import save
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from nst_video.encoders import load_encoder
 from nst_video.losses import gram, relative_style
@@ -41,7 +42,9 @@ from nst_video.machine import resolve_machine
 from nst_video.options import MachineOptions
 
 ROOT = Path(__file__).resolve().parent.parent
-FEATURES, GRAMS, CHANGES = 1.0, 1.0, 0.5  # weights of the three losses
+WEIGHTS = {"features": 1.0, "grams": 1.0, "changes": 0.5}  # of the losses of every step
+# Style layers whose gradients are compared, one of them every so many steps, and the weight of that.
+DIRECTED, DIRECT_EVERY, DIRECTION = ("relu3_1", "relu4_1", "relu5_1"), 2, 0.3
 REPORT_EVERY, SAVE_EVERY = 50, 500  # steps
 DENSEST = 32  # places along a side of a layer that are compared one by one
 HELD_OUT, HELD_OUT_SEED = 16, 2**32  # crops
@@ -62,9 +65,56 @@ class Schedule:
     room: int = 1500  # pairs remembered
     begin_with: int = 12  # batches of 16 crops for the first fit
     seeds: int = 8  # paintings of each generator
+    workers: int = 0  # processes that cut crops
 
 
 QUICK = Schedule(steps=60, crops=2, pairs=1, side=64, paint_every=20, painted=2, room=16, begin_with=2, seeds=1)
+# Device -> what it gets done in a sitting: a few hours on a CPU, minutes on a GPU.
+SCHEDULES = {
+    "cpu": Schedule(steps=24000),
+    "cuda": Schedule(steps=48000, crops=8, pairs=4, side=144, rate=1.5e-3, paint_every=400, painted=24, workers=6),
+}
+
+
+class Captured:
+    """A step of training as CUDA graphs, one for each layer that is named: of many small kernels, most of the time is
+    spent on asking for them.
+    """
+
+    WARM_UP = 3  # steps before one is recorded
+
+    def __init__(self, learn: Callable[[Tensor, str | None], dict[str, Tensor]]) -> None:
+        self.learn = learn
+        self.graphs: dict[str | None, tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]] = {}
+        self.runs: dict[str | None, int] = {}
+        self.image: Tensor | None = None
+
+    def __call__(self, image: Tensor, layer: str | None) -> dict[str, Tensor]:
+        """One step; what it yields belongs to the caller."""
+        if self.image is None:
+            self.image = torch.empty_like(image)
+        self.image.copy_(image)
+        if layer not in self.graphs:
+            self.runs[layer] = self.runs.get(layer, 0) + 1
+            if self.runs[layer] <= self.WARM_UP:
+                return self._beside(layer)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # records, and does nothing else
+                losses = self.learn(self.image, layer)
+            self.graphs[layer] = graph, losses
+        graph, losses = self.graphs[layer]
+        graph.replay()
+        return {name: value.clone() for name, value in losses.items()}
+
+    def _beside(self, layer: str | None) -> dict[str, Tensor]:
+        """On a stream of its own, where what is to be recorded has to be warmed up."""
+        assert self.image is not None
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            losses = self.learn(self.image, layer)
+        torch.cuda.current_stream().wait_stream(stream)
+        return losses
 
 
 class Training:
@@ -72,7 +122,7 @@ class Training:
 
     def __init__(self, arguments: argparse.Namespace, schedule: Schedule, crops: pictures.Crops) -> None:
         self.schedule, self.crops, self.device = schedule, crops, arguments.device
-        self.name = arguments.teacher
+        self.name, self.seed = arguments.teacher, arguments.seed
         self.rng = np.random.default_rng(arguments.seed)
         torch.manual_seed(arguments.seed)
         layers = set(TAPS[self.name].values()) | set(BETWEEN.get(self.name, {}).values())
@@ -84,47 +134,72 @@ class Training:
         if self.name in BETWEEN:
             begin_as_teacher(self.student, self.teacher, self.name, batches)
         self.average = deepcopy(self.student).requires_grad_(False)
-        self.optimiser = torch.optim.Adam(self.student.parameters(), lr=schedule.rate, betas=(0.9, 0.99))
-        self.memory = Memory(schedule.room)
+        on_cuda = str(self.device).startswith("cuda")
+        # On the device, where a CUDA graph reads them: the learning rate, and the share of a step in the average.
+        self.rate, self.newness = (torch.tensor(value, device=self.device) for value in (schedule.rate, 1.0))
+        self.optimiser = torch.optim.Adam(
+            self.student.parameters(), lr=self.rate, betas=(0.9, 0.99), capturable=on_cuda, fused=on_cuda, foreach=False
+        )
+        self.updates = Captured(self._learn) if on_cuda else self._learn
+        self.memory = Memory(schedule.room, schedule.side, self.device)
         self.step = 0
 
-    def run(self) -> Iterator[dict[str, float]]:
+    def run(self) -> Iterator[dict[str, Tensor]]:
         """Train to the end of the schedule, yielding the losses of every step."""
-        while self.step < self.schedule.steps:
-            if self.step % self.schedule.paint_every == 0 or not self.memory.pairs:
-                encoder = self.student.as_encoder(self.device)
-                paint(encoder, self.crops, self.memory, self.schedule.painted, self.schedule.side, self.rng)
-            losses = self._learn()
+        for crops in self._batches():
+            if self.step % self.schedule.paint_every == 0 or not self.memory.count:
+                self._paint()
+            image = torch.cat([self.memory.sample(self.schedule.pairs, self.rng), crops.to(self.device)])
+            layer = str(self.rng.choice(DIRECTED)) if self.step % DIRECT_EVERY == 0 else None
+            self.rate.fill_(rate_at(self.step / self.schedule.steps, self.schedule.rate))
+            self.newness.fill_(1 - min(AVERAGE, (2 + self.step) / (11 + self.step)))
+            losses = self.updates(image, layer)
             self.step += 1  # before the caller may stop or save
             yield losses
 
-    def _learn(self) -> dict[str, float]:
-        pairs = self.memory.sample(self.schedule.pairs, self.rng)
-        image = torch.cat([pairs, self.crops.sample(self.schedule.crops, self.schedule.side, self.rng)]).to(self.device)
-        losses = distances(self.student, self.teacher(image), image, self.schedule.pairs)
-        total = torch.stack([FEATURES * losses["features"], GRAMS * losses["grams"], CHANGES * losses["changes"]]).sum()
-        self.optimiser.param_groups[0]["lr"] = rate_at(self.step / self.schedule.steps, self.schedule.rate)
+    def _batches(self) -> Iterable[Tensor]:
+        """The crops of every step that is left."""
+        schedule = self.schedule
+        steps = range(self.step, schedule.steps)
+        cut = pictures.Batches(self.crops, schedule.crops, schedule.side, self.seed)
+        return DataLoader(
+            cut,
+            batch_size=None,
+            sampler=steps,
+            num_workers=schedule.workers,
+            worker_init_fn=pictures.alone,
+            prefetch_factor=8 if schedule.workers else None,
+        )
+
+    def _paint(self) -> None:
+        schedule, encoder = self.schedule, self.student.as_encoder(self.device)
+        paint(encoder, self.crops, self.memory, schedule.painted, schedule.side, self.rng)
+
+    def _learn(self, image: Tensor, layer: str | None) -> dict[str, Tensor]:
+        """One step on pairs of moments and crops, as far as a CUDA graph can hold it. layer: the one whose style
+        gradients are compared as well.
+        """
+        pairs = self.schedule.pairs
+        losses = distances(self.student, self.teacher(image), image, pairs)
+        total = torch.stack([weight * losses[name] for name, weight in WEIGHTS.items()]).sum()
+        if layer is not None:
+            # Of painted pictures towards the styles of others: there an optimiser takes its steps.
+            losses["direction"] = misdirection(self.student, self.teacher, image[: 2 * pairs], layer)
+            total = total + DIRECTION * losses["direction"]
         self.optimiser.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimiser.step()
-        decay = min(AVERAGE, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for kept, new in zip(self.average.parameters(), self.student.parameters(), strict=True):
-                kept.lerp_(new, 1 - decay)
-        return {name: float(value.detach()) for name, value in losses.items()} | {"total": float(total.detach())}
+                kept.lerp_(new, self.newness)
+        return {name: value.detach() for name, value in losses.items()} | {"total": total.detach()}
 
-    @torch.no_grad()
-    def held_out(self) -> dict[str, float]:
-        """The averaged student's losses on crops that are the same each time, as are the places compared."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(HELD_OUT_SEED)
-            return self._held_out()
-
-    def _held_out(self) -> dict[str, float]:
+    def held_out(self) -> dict[str, Tensor]:
+        """The averaged student's losses on crops that are the same each time."""
         image = self.crops.sample(HELD_OUT, self.schedule.side, np.random.default_rng(HELD_OUT_SEED)).to(self.device)
-        losses = distances(self.average, self.teacher(image), image, HELD_OUT // 2)
-        return {name: float(value) for name, value in losses.items()}
+        with torch.no_grad():
+            return distances(self.average, self.teacher(image), image, HELD_OUT // 2)
 
     def save(self, path: Path) -> None:
         """Everything, in one file that appears complete."""
@@ -138,9 +213,8 @@ class Training:
                 "student": self.student.state_dict(),
                 "average": self.average.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
-                "memory": {"pairs": self.memory.pairs, "next": self.memory.next},
+                "memory": {"pairs": self.memory.kept(), "count": self.memory.count},
                 "rng": json.dumps(self.rng.bit_generator.state),
-                "torch": torch.get_rng_state(),
             },
             part,
         )
@@ -160,9 +234,9 @@ class Training:
         self.student.load_state_dict(state["student"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.memory.pairs, self.memory.next = [pair.cpu() for pair in state["memory"]["pairs"]], state["memory"]["next"]
+        self.optimiser.param_groups[0]["lr"] = self.rate
         self.rng.bit_generator.state = json.loads(state["rng"])
-        torch.set_rng_state(state["torch"].cpu())
+        self.memory.restore(**state["memory"])
 
 
 def distances(student: Student, wanted: dict[str, Tensor], image: Tensor, pairs: int) -> dict[str, Tensor]:
@@ -189,12 +263,26 @@ def distances(student: Student, wanted: dict[str, Tensor], image: Tensor, pairs:
     return {name: torch.stack(values).mean() for name, values in mean.items()} | named
 
 
+def misdirection(student: Student, teacher: Teacher, image: Tensor, layer: str) -> Tensor:
+    """How far the gradient of one layer's style loss by the picture points away from the teacher's: 1 - cosine, mean
+    over pictures (B, 3, s, s), each of which is drawn to the style of the next one.
+    """
+    picture = image.detach().requires_grad_()
+    seen = gram(teacher.differentiable(picture, layer)).mean
+    goal = seen.detach().roll(1, 0)
+    (wanted,) = torch.autograd.grad(relative_style(seen, goal).sum(), picture)
+    matrix = student.maps[layer]
+    own = matrix @ gram(student(picture)[layer]).mean @ matrix.mT
+    (found,) = torch.autograd.grad(relative_style(own, goal).sum(), picture, create_graph=True)
+    return 1 - F.cosine_similarity(found.flatten(1), wanted.flatten(1)).mean()
+
+
 def subgrid(side: int) -> slice:
-    """The places of a layer that are compared one by one: all of a deep one, every n-th row and column of a large one,
-    from a random one on. Neighbours there tell little, and mapping them all takes longer than the student itself.
+    """The places of a layer that are compared one by one: all of a deep one, every n-th row and column of a large one.
+    Neighbours there tell little, and mapping them all takes longer than the student itself.
     """
     step = max(1, side // DENSEST)
-    return slice(int(torch.randint(step, ())), None, step)
+    return slice(step // 2, None, step)
 
 
 def rate_at(done: float, highest: float) -> float:
@@ -229,7 +317,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("work", type=Path, help="folder for pictures and state")
     parser.add_argument("--teacher", default="vgg19", choices=tuple(TAPS), help="encoder to learn from")
     parser.add_argument("--target", type=Path, help="where the weights go (default: slim.safetensors in WORK)")
-    parser.add_argument("--steps", type=int, default=24000, help="length of the whole training")
+    parser.add_argument("--steps", type=int, help="length of the whole training (default: 24000)")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; run again to go on")
     parser.add_argument("--pictures", nargs="+", type=Path, default=[], help="folders of further pictures")
     parser.add_argument("--no-fetch", action="store_true", help="only the pictures of --pictures")
@@ -263,7 +351,8 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    schedule = QUICK if arguments.quick else Schedule(steps=arguments.steps)
+    schedule = QUICK if arguments.quick else SCHEDULES["cuda" if arguments.device.startswith("cuda") else "cpu"]
+    schedule = replace(schedule, steps=arguments.steps or schedule.steps)
     arguments.work.mkdir(parents=True, exist_ok=True)
     state = arguments.work / "state.pt"
     training = Training(arguments, schedule, find_pictures(arguments, schedule))
@@ -285,9 +374,10 @@ def main() -> None:
     export(training, arguments.target)
 
 
-def report(what: str, rows: list[dict[str, float]]) -> None:
+def report(what: str, rows: list[dict[str, Tensor]]) -> None:
     """The mean of each loss over the rows, in one line."""
-    means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    names = dict.fromkeys(name for row in rows for name in row)
+    means = {name: float(torch.stack([row[name] for row in rows if name in row]).mean()) for name in names}
     print(what, *(f"{name} {value:.4f}" for name, value in means.items()), flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,7 @@ from paintings import engraving, glass, mosaic, oil, woodblock
 from paintings.fields import Size
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from nst_video.errors import NstVideoError
 from nst_video.pictures import read_picture
@@ -29,6 +31,17 @@ WALLPAPERS = {
     "plasma-workspace-wallpapers": "GPL 2 or later",
     "ukui-wallpapers": "CC BY-SA 3.0",
 }
+# Painted scenes and portraits of a game (The Battle for Wesnoth).
+ILLUSTRATIONS = {
+    "wesnoth-1.16-httt": "GPL 2 or later",
+    "wesnoth-1.16-low": "GPL 2 or later",
+    "wesnoth-1.16-nr": "GPL 2 or later",
+    "wesnoth-1.16-trow": "GPL 2 or later",
+    "wesnoth-1.16-tsg": "GPL 2 or later",
+    "wesnoth-1.16-utbs": "GPL 2 or later",
+}
+SCENES, PORTRAITS = "images/story/*.jpg", "images/portraits/**/*.png"
+SMALLEST_PORTRAIT = 120_000  # bytes
 # Photographs in a Python package (BSD-3-Clause; the documentation of skimage.data has the terms of each).
 PHOTOGRAPHS = "scikit-image==0.26.0"
 # In samples/: the benchmarks' clips are made of them, so no student may have seen them.
@@ -50,10 +63,10 @@ def fetch(folder: Path, seeds: int) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     for package in WALLPAPERS:
-        run("apt-get", "download", package, folder=folder)
-        (archive,) = folder.glob(f"{package}_*.deb")
-        run("dpkg-deb", "-x", archive.name, "wallpapers", folder=folder)
-        archive.unlink()
+        unpack(package, folder / "wallpapers")
+    for package in ILLUSTRATIONS:
+        unpack(package, folder / "game")
+    keep_illustrations(folder / "game", folder / "illustrations")
     run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", PHOTOGRAPHS, folder=folder)
     (wheel,) = folder.glob("scikit_image-*.whl")
     with zipfile.ZipFile(wheel) as archived:
@@ -62,6 +75,24 @@ def fetch(folder: Path, seeds: int) -> None:
     wheel.unlink()
     paint(folder / "paintings", seeds)
     done.touch()
+
+
+def unpack(package: str, folder: Path) -> None:
+    """The files of a Debian package, below `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run("apt-get", "download", package, folder=folder.parent)
+    (archive,) = folder.parent.glob(f"{package}_*.deb")
+    run("dpkg-deb", "-x", archive.name, folder.name, folder=folder.parent)
+    archive.unlink()
+
+
+def keep_illustrations(game: Path, folder: Path) -> None:
+    """Move what is painted, and no map, sign or figure of a few pixels, from the packages' files into `folder`."""
+    portraits = [file for file in game.rglob(PORTRAITS) if file.stat().st_size >= SMALLEST_PORTRAIT]
+    folder.mkdir(exist_ok=True)
+    for number, picture in enumerate(sorted([*game.rglob(SCENES), *portraits])):
+        picture.rename(folder / f"{number}-{picture.name}")
+    shutil.rmtree(game)
 
 
 def run(*command: str, folder: Path) -> None:
@@ -117,6 +148,25 @@ class Crops:
         shrinks = edge > side
         crop = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
         return recolour(torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1).float() / 255, rng)
+
+
+@dataclass(frozen=True)
+class Batches(Dataset[Tensor]):
+    """Of crops: the same for the same step and seed, whoever cuts them."""
+
+    crops: Crops
+    count: int
+    side: int
+    seed: int
+
+    def __getitem__(self, step: int) -> Tensor:
+        """(count, 3, side, side) in [0, 1]."""
+        return self.crops.sample(self.count, self.side, np.random.default_rng((self.seed, step)))
+
+
+def alone(worker: int) -> None:
+    """Of a process that cuts crops beside others: one thread."""
+    cv2.setNumThreads(1)
 
 
 def recolour(crop: Tensor, rng: np.random.Generator) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,25 +20,32 @@ MOMENTS = (2, 4, 8, 16, 30)
 STARTS = (("content", 0.6), ("noise", 0.2), ("other", 0.2))
 
 
-@dataclass
 class Memory:
-    """Pairs of moments of the same picture, (2, 3, s, s) in half precision, the oldest overwritten."""
+    """Pairs of moments of the same picture, in half precision, the oldest overwritten."""
 
-    room: int
-    pairs: list[Tensor] = field(default_factory=list)
-    next: int = 0
+    def __init__(self, room: int, side: int, device: torch.device | str) -> None:
+        """room: how many pairs of pictures with `side` pixels a side."""
+        self.pairs = torch.empty((room, 2, 3, side, side), dtype=torch.float16, device=device)
+        self.count = 0  # ever added
 
     def add(self, pair: Tensor) -> None:
-        """Keep one more pair."""
-        if len(self.pairs) < self.room:
-            self.pairs.append(pair)
-        else:
-            self.pairs[self.next] = pair
-        self.next = (self.next + 1) % self.room
+        """Keep one more pair (2, 3, s, s)."""
+        self.pairs[self.count % len(self.pairs)] = pair
+        self.count += 1
+
+    def kept(self) -> Tensor:
+        """All pairs there are, a copy (n, 2, 3, s, s)."""
+        return self.pairs[: self.count].clone()
+
+    def restore(self, pairs: Tensor, count: int) -> None:
+        """Hold what another one held."""
+        self.pairs[: len(pairs)] = pairs
+        self.count = count
 
     def sample(self, count: int, rng: np.random.Generator) -> Tensor:
         """(2 · count, 3, s, s): the first moments of `count` pairs, then the second ones."""
-        chosen = torch.stack([self.pairs[i] for i in rng.integers(len(self.pairs), size=count)]).float()
+        there = min(self.count, len(self.pairs))
+        chosen = self.pairs[torch.from_numpy(rng.integers(there, size=count)).to(self.pairs.device)].float()
         return torch.cat([chosen[:, 0], chosen[:, 1]])
 
 
@@ -62,8 +67,8 @@ def paint(encoder: Encoder, crops: Crops, memory: Memory, count: int, side: int,
         if bool(image[lane].isfinite().all()):
             first = int(rng.integers(len(moments) - 1))
             second = int(rng.integers(first + 1, len(moments)))
-            memory.add(torch.stack([moments[first][lane], moments[second][lane]]).cpu().half())
-            memory.add(torch.stack([moments[-1][lane], content[lane]]).cpu().half())
+            memory.add(torch.stack([moments[first][lane], moments[second][lane]]))
+            memory.add(torch.stack([moments[-1][lane], content[lane]]))
 
 
 def start(content: Tensor, crops: Crops, rng: np.random.Generator) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst_video.encoders import CENTRED, Encoder, Vgg
-from nst_video.frozen import FrozenConvolution, replicate
+from nst_video.frozen import FrozenConvolution
 from nst_video.layers import ENCODER_LAYERS
 
 SLIM = "slim"
@@ -70,7 +70,8 @@ class Student(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) in [0, 1] -> its own activations by layer; convolutions in bfloat16, weights in float32."""
-        with torch.autocast(image.device.type, torch.bfloat16):
+        # Each weight is used once, and a CUDA graph cannot hold the cache.
+        with torch.autocast(image.device.type, torch.bfloat16, cache_enabled=False):
             taps: dict[str, Tensor] = self.network(2 * image - 1)
         return {layer: taps[layer] for layer in self.taps}
 
@@ -122,6 +123,11 @@ class Teacher:
             found[layer] = (features if fits else F.interpolate(features, size=size, mode="bilinear")) / self.rms[layer]
         return found
 
+    def differentiable(self, image: Tensor, layer: str) -> Tensor:
+        """Activations (B, C, h, w) of one student layer, with a gradient to the picture, at the teacher's own sizes."""
+        found: Tensor = self.encoder(image)[self.taps[layer]]
+        return found / self.rms[layer]
+
 
 @torch.no_grad()
 def begin_as_teacher(student: Student, teacher: Teacher, name: str, crops: list[Tensor]) -> None:
@@ -139,7 +145,7 @@ def begin_as_teacher(student: Student, teacher: Teacher, name: str, crops: list[
             inputs = [F.avg_pool2d(x, 2, ceil_mode=True) for x in inputs]
         before = [_rows(found[counterparts[layer]]) for found in wanted]
         chosen = most_telling([F.relu(rows) for rows in before], convolution.out_channels)
-        patches = [F.unfold(replicate(x, 1, 1), 3).transpose(1, 2).flatten(0, 1) for x in inputs]
+        patches = [F.unfold(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3).transpose(1, 2).flatten(0, 1) for x in inputs]
         solution = least_squares(patches, [rows[:, chosen] for rows in before])
         convolution.weight.copy_(solution[:-1].T.reshape(convolution.weight.shape))
         convolution.bias.copy_(solution[-1])
