@@ -254,7 +254,7 @@ ENCODERS: Mapping[str, Pretrained] = MappingProxyType(
             CENTRED,
             Embedded(
                 Path(__file__).parent / "weights" / "slim.safetensors",
-                "926c62592595be6817356187ac350a9457a9952b7ba71abcfe5acaf473d36142",
+                "365e42b5b187ea55dfa9b4b5344a185f37d7e11eabe3980bc7a33786157e6238",
             ),
             "distilled from vgg19 by scripts/distill.py: CC BY 4.0, K. Simonyan and A. Zisserman, and nst-video (MIT)",
         ),

@@ -107,7 +107,7 @@ class FrozenConvolution(nn.Conv2d):
         return result
 
     def before_relu(self, x: Tensor) -> Tensor:
-        """The same without the ReLU, as autograd knows it: differentiable twice, as training may want it."""
+        """The same without the ReLU, as autograd knows it."""
         return super().forward(F.pad(x, (1, 1, 1, 1), mode="replicate") if self.replicated else x)
 
     def _mirror(self, x: Tensor) -> Tensor | None:

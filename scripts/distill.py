@@ -42,9 +42,7 @@ from nst_video.machine import resolve_machine
 from nst_video.options import MachineOptions
 
 ROOT = Path(__file__).resolve().parent.parent
-WEIGHTS = {"features": 1.0, "grams": 1.0, "changes": 0.5}  # of the losses of every step
-# Style layers whose gradients are compared, one of them every so many steps, and the weight of that.
-DIRECTED, DIRECT_EVERY, DIRECTION = ("relu3_1", "relu4_1", "relu5_1"), 2, 0.3
+WEIGHTS = {"features": 1.0, "grams": 1.0, "changes": 0.5}  # of the losses
 REPORT_EVERY, SAVE_EVERY = 50, 500  # steps
 DENSEST = 32  # places along a side of a layer that are compared one by one
 HELD_OUT, HELD_OUT_SEED = 16, 2**32  # crops
@@ -72,47 +70,42 @@ QUICK = Schedule(steps=60, crops=2, pairs=1, side=64, paint_every=20, painted=2,
 # Device -> what it gets done in a sitting: a few hours on a CPU, minutes on a GPU.
 SCHEDULES = {
     "cpu": Schedule(steps=24000),
-    "cuda": Schedule(steps=48000, crops=8, pairs=4, side=144, rate=1.5e-3, paint_every=400, painted=24, workers=6),
+    "cuda": Schedule(steps=48000, crops=8, pairs=4, side=144, rate=1.5e-3, paint_every=800, painted=24, workers=6),
 }
 
 
 class Captured:
-    """A step of training as CUDA graphs, one for each layer that is named: of many small kernels, most of the time is
-    spent on asking for them.
-    """
+    """A step of training as a CUDA graph: of many small kernels, most of the time is spent on asking for them."""
 
-    WARM_UP = 3  # steps before one is recorded
+    WARM_UP = 3  # steps before it is recorded
 
-    def __init__(self, learn: Callable[[Tensor, str | None], dict[str, Tensor]]) -> None:
-        self.learn = learn
-        self.graphs: dict[str | None, tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]] = {}
-        self.runs: dict[str | None, int] = {}
+    def __init__(self, learn: Callable[[Tensor], dict[str, Tensor]]) -> None:
+        self.learn, self.runs = learn, 0
+        self.graph = torch.cuda.CUDAGraph()
         self.image: Tensor | None = None
+        self.losses: dict[str, Tensor] = {}
 
-    def __call__(self, image: Tensor, layer: str | None) -> dict[str, Tensor]:
-        """One step; what it yields belongs to the caller."""
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        """One step on an image that has the same shape each time; what it gives belongs to the caller."""
         if self.image is None:
             self.image = torch.empty_like(image)
         self.image.copy_(image)
-        if layer not in self.graphs:
-            self.runs[layer] = self.runs.get(layer, 0) + 1
-            if self.runs[layer] <= self.WARM_UP:
-                return self._beside(layer)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # records, and does nothing else
-                losses = self.learn(self.image, layer)
-            self.graphs[layer] = graph, losses
-        graph, losses = self.graphs[layer]
-        graph.replay()
-        return {name: value.clone() for name, value in losses.items()}
+        self.runs += 1
+        if self.runs <= self.WARM_UP:
+            return self._beside(self.image)
+        if not self.losses:
+            # Records, and does nothing else. Other threads may go on asking the device for memory.
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+                self.losses = self.learn(self.image)
+        self.graph.replay()
+        return {name: value.clone() for name, value in self.losses.items()}
 
-    def _beside(self, layer: str | None) -> dict[str, Tensor]:
+    def _beside(self, image: Tensor) -> dict[str, Tensor]:
         """On a stream of its own, where what is to be recorded has to be warmed up."""
-        assert self.image is not None
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            losses = self.learn(self.image, layer)
+            losses = self.learn(image)
         torch.cuda.current_stream().wait_stream(stream)
         return losses
 
@@ -150,10 +143,9 @@ class Training:
             if self.step % self.schedule.paint_every == 0 or not self.memory.count:
                 self._paint()
             image = torch.cat([self.memory.sample(self.schedule.pairs, self.rng), crops.to(self.device)])
-            layer = str(self.rng.choice(DIRECTED)) if self.step % DIRECT_EVERY == 0 else None
             self.rate.fill_(rate_at(self.step / self.schedule.steps, self.schedule.rate))
             self.newness.fill_(1 - min(AVERAGE, (2 + self.step) / (11 + self.step)))
-            losses = self.updates(image, layer)
+            losses = self.updates(image)
             self.step += 1  # before the caller may stop or save
             yield losses
 
@@ -175,17 +167,10 @@ class Training:
         schedule, encoder = self.schedule, self.student.as_encoder(self.device)
         paint(encoder, self.crops, self.memory, schedule.painted, schedule.side, self.rng)
 
-    def _learn(self, image: Tensor, layer: str | None) -> dict[str, Tensor]:
-        """One step on pairs of moments and crops, as far as a CUDA graph can hold it. layer: the one whose style
-        gradients are compared as well.
-        """
-        pairs = self.schedule.pairs
-        losses = distances(self.student, self.teacher(image), image, pairs)
+    def _learn(self, image: Tensor) -> dict[str, Tensor]:
+        """One step on pairs of moments and crops, as far as a CUDA graph can hold it."""
+        losses = distances(self.student, self.teacher(image), image, self.schedule.pairs)
         total = torch.stack([weight * losses[name] for name, weight in WEIGHTS.items()]).sum()
-        if layer is not None:
-            # Of painted pictures towards the styles of others: there an optimiser takes its steps.
-            losses["direction"] = misdirection(self.student, self.teacher, image[: 2 * pairs], layer)
-            total = total + DIRECTION * losses["direction"]
         self.optimiser.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
@@ -263,20 +248,6 @@ def distances(student: Student, wanted: dict[str, Tensor], image: Tensor, pairs:
     return {name: torch.stack(values).mean() for name, values in mean.items()} | named
 
 
-def misdirection(student: Student, teacher: Teacher, image: Tensor, layer: str) -> Tensor:
-    """How far the gradient of one layer's style loss by the picture points away from the teacher's: 1 - cosine, mean
-    over pictures (B, 3, s, s), each of which is drawn to the style of the next one.
-    """
-    picture = image.detach().requires_grad_()
-    seen = gram(teacher.differentiable(picture, layer)).mean
-    goal = seen.detach().roll(1, 0)
-    (wanted,) = torch.autograd.grad(relative_style(seen, goal).sum(), picture)
-    matrix = student.maps[layer]
-    own = matrix @ gram(student(picture)[layer]).mean @ matrix.mT
-    (found,) = torch.autograd.grad(relative_style(own, goal).sum(), picture, create_graph=True)
-    return 1 - F.cosine_similarity(found.flatten(1), wanted.flatten(1)).mean()
-
-
 def subgrid(side: int) -> slice:
     """The places of a layer that are compared one by one: all of a deep one, every n-th row and column of a large one.
     Neighbours there tell little, and mapping them all takes longer than the student itself.
@@ -298,7 +269,7 @@ def export(training: Training, target: Path) -> None:
     for layer, (q, r) in average.frames().items():
         # In the teacher's own units: distances are then its distances, whatever loss compares them.
         halves[f"{layer}.basis"] = (r * training.teacher.rms[layer]).half().contiguous()
-        halves[f"{layer}.from.{training.name}.{average.taps[layer]}"] = q.T.contiguous()
+        halves[f"{layer}.from.{training.name}.{average.taps[layer]}"] = q.T.half().contiguous()
     about = {
         "network": f"slim, distilled from {training.name} of nst-video by scripts/distill.py in {training.step} steps",
         "layout": "features.<n>.weight, .bias as torchvision counts a VGG; relu<block>_<i>.basis (C, C); "
@@ -376,8 +347,7 @@ def main() -> None:
 
 def report(what: str, rows: list[dict[str, Tensor]]) -> None:
     """The mean of each loss over the rows, in one line."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    means = {name: float(torch.stack([row[name] for row in rows if name in row]).mean()) for name in names}
+    means = {name: float(torch.stack([row[name] for row in rows]).mean()) for name in rows[0]}
     print(what, *(f"{name} {value:.4f}" for name, value in means.items()), flush=True)
 
 

@@ -100,7 +100,7 @@ def test_a_state_of_another_teacher_is_refused(distill, crops, tmp_path):
 
 def test_the_basis_keeps_the_distances_of_the_map_it_comes_from(distill):
     student = distill.Student("vgg19")
-    grams = [torch.randn(1, 192, 192) for _ in range(2)]
+    grams = [torch.randn(1, 256, 256) for _ in range(2)]
     matrix, basis = student.maps["relu5_1"].detach(), student.bases()["relu5_1"]
     by_map = relative_style(*(matrix @ gram @ matrix.mT for gram in grams))
     by_basis = relative_style(*(basis @ gram @ basis.mT for gram in grams))

@@ -39,9 +39,9 @@ TAPS: Mapping[str, Mapping[str, str]] = {
 }
 # Student layers between the taps -> the teacher layers they start out as.
 BETWEEN = {
-    "vgg19": {"relu2_2": "relu2_2", "relu3_2": "relu3_2", "relu3_3": "relu3_4", "relu4_3": "relu4_4"},
-    "vgg19-tv": {"relu2_2": "relu2_2", "relu3_2": "relu3_2", "relu3_3": "relu3_4", "relu4_3": "relu4_4"},
-    "vgg16": {"relu2_2": "relu2_2", "relu3_2": "relu3_2", "relu3_3": "relu3_3", "relu4_3": "relu4_3"},
+    "vgg19": {"relu3_2": "relu3_2", "relu3_3": "relu3_4", "relu4_3": "relu4_4"},
+    "vgg19-tv": {"relu3_2": "relu3_2", "relu3_3": "relu3_4", "relu4_3": "relu4_4"},
+    "vgg16": {"relu3_2": "relu3_2", "relu3_3": "relu3_3", "relu4_3": "relu4_3"},
 }
 RIDGE = 1e-4  # of the mean energy of a patch, in the least squares fits
 
@@ -122,11 +122,6 @@ class Teacher:
             fits = features.shape[-2:] == size
             found[layer] = (features if fits else F.interpolate(features, size=size, mode="bilinear")) / self.rms[layer]
         return found
-
-    def differentiable(self, image: Tensor, layer: str) -> Tensor:
-        """Activations (B, C, h, w) of one student layer, with a gradient to the picture, at the teacher's own sizes."""
-        found: Tensor = self.encoder(image)[self.taps[layer]]
-        return found / self.rms[layer]
 
 
 @torch.no_grad()
