@@ -1,21 +1,17 @@
 """The render: frames go from reader past motion and stylizer into the writer, one way, in bounded memory."""
 
 import logging
-import math
 import os
 import time
-import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nst_video.ahead import Ahead
 from nst_video.codecs import output_kind
 from nst_video.curves import controls_at
 from nst_video.errors import InputError, ResourceError, Stopped
@@ -28,12 +24,10 @@ from nst_video.settings import DREAM, Settings, split_options
 from nst_video.sinks import FileSink, JobSink, Sink
 from nst_video.stepdown import Frugal, is_out_of_memory
 from nst_video.stylizers import FrameStylizer, make_stylizer
-from nst_video.survey import open_input, probe_input
+from nst_video.survey import probe_input
+from nst_video.upcoming import Feed, Upcoming
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from nst_video.motion import Motion, MotionWindow, StillWindow
     from nst_video.stylizer import StepReport
 
 __all__ = [
@@ -49,8 +43,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-_AHEAD = 2  # frames whose motion is computed before the stylizer asks for them
 
 
 @dataclass(frozen=True)
@@ -223,7 +215,7 @@ def _render(
         if resumed < plan.frames:
             stylizer = stylizer or Frugal(plan, make_stylizer, sink.replan)
             start = sink.start(stylizer, plan.machine.device)
-            with Ahead(_moving_frames(plan, start), depth=_AHEAD) as frames:
+            with Feed(plan) as feed, feed.frames(start) as frames:
                 for painted in _paint(plan, stylizer, frames, start):
                     rows.append(painted.report)
                     elapsed = time.perf_counter() - begun
@@ -242,77 +234,12 @@ def _render(
     return _result(plan, rows, sink.seconds + time.perf_counter() - begun)
 
 
-@dataclass(frozen=True)
-class _Moving:
-    """A frame on its way: its number, its timestamp, its picture, and how it follows from the frames before it."""
-
-    number: int
-    shot: int
-    first: bool
-    pts: int
-    rgb: np.ndarray
-    motion: "Motion"
-
-
-def _moving_frames(plan: Plan, start: Start) -> Generator[_Moving, None, None]:
-    """Every frame of the plan from the start on with its motion; the window of reference frames is all it holds."""
-    from nst_video.motion import MotionWindow, StillWindow
-
-    still = plan.options.duration is not None
-    window = StillWindow() if still else MotionWindow(plan.coherence.references, plan.coherence.flow)
-    beginnings = {first: shot for shot, (first, _) in enumerate(plan.shots)}
-    shot = sum(first <= start.frame for first in beginnings) - 1
-    for number, rgb in _frames_from(plan, start, window):
-        first = number in beginnings
-        shot = beginnings.get(number, shot)
-        yield _Moving(number, shot, first, plan.pts[number], rgb, window.step(rgb, first=first))
-
-
-def _frames_from(plan: Plan, start: Start, window: "MotionWindow | StillWindow") -> Iterator[tuple[int, np.ndarray]]:
-    """The frames from the start on, after the ones before it are in the window.
-
-    They are known again by what was seen of them. Going there directly is quick; where that gives other pictures, as
-    in a damaged file, everything is decoded from the beginning as it was then.
-    """
-    before = start.frame - len(start.seen)
-    shot = max(first for first, _ in plan.shots if first <= start.frame)
-    # Without anything to know them by, a seek cannot be trusted.
-    for directly in (True, False) if start.seen and plan.options.on_error == "fail" else (False,):
-        first = before if directly else 0
-        frames = _numbered(plan, first)
-        past = [(number, rgb) for number, rgb in islice(frames, start.frame - first) if number >= before]
-        if tuple(seen(rgb) for _, rgb in past) == start.seen:
-            for number, rgb in past:
-                if number >= shot:
-                    window.remember(rgb)
-            yield from frames
-            return
-        frames.close()
-    raise InputError(f"{plan.input} shows other pictures before frame {start.frame} than it did; it has changed")
-
-
-def _numbered(plan: Plan, first: int) -> Generator[tuple[int, np.ndarray], None, None]:
-    """The frames from number `first` on."""
-    start_pts = probe_input(plan.input, plan.options).start_pts
-    start = (plan.pts[first] - start_pts) * plan.time_base if first else None
-    with open_input(plan.input, plan.options, size=plan.size, start=start) as reader:
-        timed = (pair for batch in reader for pair in zip(batch.pts, batch.rgb, strict=True))
-        for number, (pts, rgb) in enumerate(islice(timed, plan.frames - first), first):
-            if pts != plan.pts[number]:
-                raise InputError(f"{plan.input} has frame {number} at {pts}, not at {plan.pts[number]}; it has changed")
-            yield number, rgb
-
-
-def seen(rgb: np.ndarray) -> int:
-    """By what a picture is known again: its CRC-32."""
-    return zlib.crc32(np.ascontiguousarray(rgb).data)
-
-
-def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving], start: Start) -> Iterator[Painted]:
+def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[Upcoming], start: Start) -> Iterator[Painted]:
     """The chain: each frame starts from what the one before it left, and every shot starts anew."""
-    from nst_video.colors import to_image, to_rgb
+    from nst_video.colors import to_rgb
+    from nst_video.measures import warp_errors
 
-    clock, device = float(plan.pts[max(start.frame - 1, 0)] * plan.time_base), plan.machine.device
+    clock = float(plan.pts[max(start.frame - 1, 0)] * plan.time_base)
     state, painted = start.state, start.image
     last_seen = deque(start.seen, maxlen=max(plan.coherence.references))
     for frame in frames:
@@ -321,20 +248,24 @@ def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving], start
         if frame.first:
             state, painted = stylizer.initial_state(plan.seeds[frame.shot]), None
         controls = controls_at(plan.curves, frame.number, time=now, dt=now - clock if frame.number else 0.0)
-        motion = frame.motion.to(device)
+        image, motion = frame.take()
         previous = painted
-        painted, state = stylizer.step(to_image(frame.rgb[None], device), motion, state, controls)
+        painted, state = stylizer.step(image, motion, state, controls)
         # A picture that lasts may be zoomed into, of which the motion, which is none, knows nothing.
         lasting = plan.options.duration is not None
-        e_warp = None if previous is None or lasting else _warp_error(painted, previous, motion)
+        errors = None
+        if previous is not None and not lasting:
+            errors = warp_errors(painted, previous, motion.flows[:, 0], motion.trust[:, 0])
+        after = to_rgb(painted)[0]  # waits for the device, the only time for this frame
+        e_warp = None if errors is None or bool(errors.isnan()) else float(errors)
         done = time.perf_counter()
-        last_seen.append(seen(frame.rgb))
+        last_seen.append(frame.seen)
         yield Painted(
             report=_report(frame, now, state.report, e_warp, done - begun),
             trace=state.report.trace if state.report else (),
             terms=state.report.terms if state.report else {},
             before=frame.rgb,
-            after=to_rgb(painted)[0],
+            after=after,
             state=state,
             image=painted,
             seen=tuple(last_seen),
@@ -351,15 +282,7 @@ def _stopped(done: int, plan: Plan, sink: Sink) -> Stopped:
     return Stopped(f"stopped after frame {done:,} of {plan.frames:,}; {sink.how_to_go_on()}")
 
 
-def _warp_error(painted: "Tensor", previous: "Tensor", motion: "Motion") -> float | None:
-    """E_warp against the frame before by the motion already known; None where no place of it can be trusted."""
-    from nst_video.measures import warp_error
-
-    error = warp_error(painted, previous, motion.flows[:, 0], motion.trust[:, 0])
-    return None if math.isnan(error) else error
-
-
-def _report(frame: _Moving, now: float, step: "StepReport | None", e_warp: float | None, took: float) -> FrameReport:
+def _report(frame: Upcoming, now: float, step: "StepReport | None", e_warp: float | None, took: float) -> FrameReport:
     """The row of a frame; a stylizer that does not count its work leaves zeros."""
     return FrameReport(
         frame=frame.number,

@@ -278,7 +278,7 @@ def test_an_input_that_changed_is_refused(opened, clip):
 
 def test_pictures_that_changed_under_the_same_bytes_are_noticed(opened, monkeypatch):
     run(opened(), 5)
-    monkeypatch.setattr("nst_video.render.seen", lambda rgb: 0)  # as if they were decoded otherwise
+    monkeypatch.setattr("nst_video.upcoming.seen", lambda rgb: 0)  # as if they were decoded otherwise
     with opened() as job, pytest.raises(InputError, match="shows other pictures before frame 5 than it did"):
         render_job(job, Echo())
 
