@@ -30,11 +30,13 @@ class Motion:
 
     flows (L, J, 2, H, W): backward flow to each reference, in pixels. trust (L, J, 1, H, W) in [0, 1]: 1 where the
     reference shows the same surface, 0 where it does not; the long-term rule is already applied, so at every place
-    the trusts of the J references sum to at most 1.
+    the trusts of the J references sum to at most 1. anchor (L, 3, H, W): a frame that comes later and was painted
+    before; the last of the flows and trusts, one more than J, are to it.
     """
 
     flows: Tensor
     trust: Tensor
+    anchor: Tensor | None = None
 
     @staticmethod
     def none(lanes: int, height: int, width: int) -> "Motion":
@@ -44,11 +46,20 @@ class Motion:
     @property
     def references(self) -> int:
         """J, the number of references."""
-        return self.flows.shape[1]
+        return self.flows.shape[1] - int(self.anchor is not None)
 
     def to(self, device: torch.device | str) -> "Motion":
         """The same motion on another device."""
-        return Motion(self.flows.to(device), self.trust.to(device))
+        anchor = None if self.anchor is None else self.anchor.to(device)
+        return Motion(self.flows.to(device), self.trust.to(device), anchor)
+
+    def drawn_to(self, anchor: Tensor, ahead: "Motion", share: float) -> "Motion":
+        """This with a painted frame (L, 3, H, W) that comes later as one more reference: where `ahead`, the motion
+        against it, can be trusted, it has this share of the trust, and the references before have the rest.
+        """
+        held = share * ahead.trust
+        flows = torch.cat([self.flows, ahead.flows], dim=1)
+        return Motion(flows, torch.cat([self.trust * (1 - held), held], dim=1), anchor)
 
 
 def flow(current: np.ndarray, reference: np.ndarray, preset: str = "medium") -> np.ndarray:

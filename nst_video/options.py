@@ -80,6 +80,7 @@ _WEIGHT = Number(0, 1e12)
 _CURVED_WEIGHT = Curve(0, 1e12)
 _TILE = Number(MINIMAL_TILE, 16384, whole=True)
 _COUNT = Number(1, 100_000, whole=True)
+MOST_LANES = 64
 _CURVED_COUNT = Curve(1, 100_000, whole=True)
 _BY_QUALITY = "by --quality"
 _BY_LOSS = "by --loss"
@@ -286,6 +287,12 @@ class MachineOptions:
         metavar="SIZE",
         short="--memory",
         unset="what is free",
+    )
+    lanes: int | str = option(
+        "auto",
+        Number(1, MOST_LANES, whole=True, words=("auto",)),
+        "parts of the video that are painted side by side, as one batch; auto: by measurement on a GPU, one on a CPU",
+        metavar="N",
     )
     threads: int | None = option(None, Number(1, 1024, whole=True), "CPU threads", metavar="N", unset="one per core")
     offline: bool = option(False, Flag(), "never download weights")

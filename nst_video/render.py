@@ -3,21 +3,19 @@
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nst_video.codecs import output_kind
-from nst_video.curves import controls_at
 from nst_video.errors import InputError, ResourceError, Stopped
 from nst_video.job import Job, remove_folder
 from nst_video.jobwriter import is_published
-from nst_video.painted import FrameReport, Painted, Start, report_of
+from nst_video.painted import FrameReport, Painted, report_of
 from nst_video.plan import Plan, StyleLike, make_plan
 from nst_video.resume import open_job
 from nst_video.settings import DREAM, Settings, split_options
@@ -25,10 +23,10 @@ from nst_video.sinks import FileSink, JobSink, Sink
 from nst_video.stepdown import Frugal, is_out_of_memory
 from nst_video.stylizers import FrameStylizer, make_stylizer
 from nst_video.survey import probe_input
-from nst_video.upcoming import Feed, Upcoming
+from nst_video.upcoming import Feed
 
 if TYPE_CHECKING:
-    from nst_video.stylizer import StepReport
+    pass
 
 __all__ = [
     "FrameReport",
@@ -178,6 +176,7 @@ def render_plan(
         ResourceError: not enough memory or disk.
         Stopped: `stop`, which is asked after every frame, said so.
     """
+    plan = replace(plan, lanes=())  # frames are written in order, as they come
     return _render(plan, stylizer, FileSink(plan, probe_input(plan.input, plan.options)), progress, stop)
 
 
@@ -206,6 +205,8 @@ def _render(
     """Every frame that the sink lacks, through the stylizer into the sink."""
     import torch
 
+    from nst_video.painting import paint
+
     torch.set_num_threads(plan.machine.threads or torch.get_num_threads())
     torch.backends.cudnn.deterministic = True  # the same seed gives the same frames; the default may pick by timing
     rows = [report_of(row) for row in sink.rows()]
@@ -214,63 +215,26 @@ def _render(
         begun = time.perf_counter()
         if resumed < plan.frames:
             stylizer = stylizer or Frugal(plan, make_stylizer, sink.replan)
-            start = sink.start(stylizer, plan.machine.device)
-            with Feed(plan) as feed, feed.frames(start) as frames:
-                for painted in _paint(plan, stylizer, frames, start):
-                    rows.append(painted.report)
+            starts = sink.start(stylizer, plan.machine.device)
+            with Feed(plan) as feed, closing(paint(plan, stylizer, feed, starts)) as rounds:
+                for painted in rounds:
                     elapsed = time.perf_counter() - begun
-                    at_stop = stopped() and len(rows) < plan.frames
-                    sink.write(painted, start.seconds + elapsed, checkpoint=at_stop)
-                    if progress is not None:
-                        progress(_progress(painted, len(rows), plan.frames, resumed, elapsed))
+                    at_stop = stopped() and len(rows) + len(painted.painted) < plan.frames
+                    sink.write(painted, sink.seconds + elapsed, checkpoint=at_stop)
+                    for frame in painted.painted:
+                        rows.append(frame.report)
+                        if progress is not None:
+                            progress(_progress(frame, len(rows), plan.frames, resumed, elapsed))
                     if at_stop:
                         sink.stop()
                         raise _stopped(len(rows), plan, sink)
         if len(rows) != plan.frames:
             raise InputError(f"{plan.input} gave {len(rows)} frames where {plan.frames} were planned; did it change?")
         seconds = sink.seconds + time.perf_counter() - begun
+        rows.sort(key=lambda row: row.frame)
         if not sink.finish(lambda: _result(plan, rows, seconds).to_json(), stopped):
             raise _stopped(len(rows), plan, sink)
     return _result(plan, rows, sink.seconds + time.perf_counter() - begun)
-
-
-def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[Upcoming], start: Start) -> Iterator[Painted]:
-    """The chain: each frame starts from what the one before it left, and every shot starts anew."""
-    from nst_video.colors import to_rgb
-    from nst_video.measures import warp_errors
-
-    clock = float(plan.pts[max(start.frame - 1, 0)] * plan.time_base)
-    state, painted = start.state, start.image
-    last_seen = deque(start.seen, maxlen=max(plan.coherence.references))
-    for frame in frames:
-        begun = time.perf_counter()
-        now = float(frame.pts * plan.time_base)
-        if frame.first:
-            state, painted = stylizer.initial_state(plan.seeds[frame.shot]), None
-        controls = controls_at(plan.curves, frame.number, time=now, dt=now - clock if frame.number else 0.0)
-        image, motion = frame.take()
-        previous = painted
-        painted, state = stylizer.step(image, motion, state, controls)
-        # A picture that lasts may be zoomed into, of which the motion, which is none, knows nothing.
-        lasting = plan.options.duration is not None
-        errors = None
-        if previous is not None and not lasting:
-            errors = warp_errors(painted, previous, motion.flows[:, 0], motion.trust[:, 0])
-        after = to_rgb(painted)[0]  # waits for the device, the only time for this frame
-        e_warp = None if errors is None or bool(errors.isnan()) else float(errors)
-        done = time.perf_counter()
-        last_seen.append(frame.seen)
-        yield Painted(
-            report=_report(frame, now, state.report, e_warp, done - begun),
-            trace=state.report.trace if state.report else (),
-            terms=state.report.terms if state.report else {},
-            before=frame.rgb,
-            after=after,
-            state=state,
-            image=painted,
-            seen=tuple(last_seen),
-        )
-        clock = now
 
 
 def _progress(painted: Painted, done: int, frames: int, resumed: int, elapsed: float) -> Progress:
@@ -279,22 +243,8 @@ def _progress(painted: Painted, done: int, frames: int, resumed: int, elapsed: f
 
 
 def _stopped(done: int, plan: Plan, sink: Sink) -> Stopped:
-    return Stopped(f"stopped after frame {done:,} of {plan.frames:,}; {sink.how_to_go_on()}")
-
-
-def _report(frame: Upcoming, now: float, step: "StepReport | None", e_warp: float | None, took: float) -> FrameReport:
-    """The row of a frame; a stylizer that does not count its work leaves zeros."""
-    return FrameReport(
-        frame=frame.number,
-        pts=frame.pts,
-        time=now,
-        shot=frame.shot,
-        evaluations=step.evaluations if step else 0,
-        rejected=step.rejected if step else 0,
-        losses=dict(step.losses) if step else {},
-        e_warp=e_warp,
-        took=took,
-    )
+    after = f"frame {done:,} of" if len(plan.ranges) == 1 else f"{done:,} frames of"
+    return Stopped(f"stopped after {after} {plan.frames:,}; {sink.how_to_go_on()}")
 
 
 @contextmanager
@@ -313,7 +263,7 @@ def _memory_errors(plan: Plan) -> Iterator[None]:
 
 def _result(plan: Plan, rows: Sequence[FrameReport], seconds: float) -> Result:
     terms = sorted({term for row in rows for term in row.losses})
-    coherence = [row.e_warp for row in rows if row.e_warp is not None]
+    coherence = [error for row in rows for error in (row.e_warp, row.joint) if error is not None]
     return Result(
         output=plan.output,
         frames=len(rows),

@@ -4,6 +4,7 @@ of the stylizer and, where there are cores, several frames at once.
 
 import os
 import zlib
+from bisect import bisect
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +19,8 @@ import numpy as np
 
 from nst_video.ahead import Ahead, in_order
 from nst_video.errors import InputError
-from nst_video.painted import Start
+from nst_video.lanes import Lane, toward
+from nst_video.painted import Standing
 from nst_video.plan import Plan
 from nst_video.survey import open_input, probe_input
 
@@ -38,6 +40,9 @@ _HELD_BY_PIXEL = 120
 class Upcoming:
     """A frame, and how it follows from the frames before it. rgb uint8 (H, W, 3), image (1, 3, H, W) on the device; pts
     in units of the plan's time base; seen: by what its picture is known again.
+
+    ahead: of the last frames of a lane, the motion against the first frame of the next one. joint: of the very last,
+    the motion of that frame against this one.
     """
 
     number: int
@@ -48,18 +53,21 @@ class Upcoming:
     seen: int
     image: "Tensor"
     motion: "Motion"
-    arrived: "torch.cuda.Event | None" = None  # when image and motion are there
+    ahead: "Motion | None" = None
+    joint: "Motion | None" = None
+    arrived: "torch.cuda.Event | None" = None  # when all of it is on the device
 
-    def take(self) -> tuple["Tensor", "Motion"]:
-        """The image and the motion, once they are on the device; only the device waits for that."""
+    def take(self) -> Self:
+        """The same, once all of it is on the device; only the device waits for that."""
         if self.arrived is not None:
             import torch
 
             here = torch.cuda.current_stream(self.image.device)
             here.wait_event(self.arrived)
-            for tensor in (self.image, self.motion.flows, self.motion.trust):
+            motions = [motion for motion in (self.motion, self.ahead, self.joint) if motion is not None]
+            for tensor in (self.image, *(part for motion in motions for part in (motion.flows, motion.trust))):
                 tensor.record_stream(here)  # they were made on another stream, which else would use their place again
-        return self.image, self.motion
+        return self
 
 
 def workers_for(threads: int, device: str, size: tuple[int, int]) -> int:
@@ -101,56 +109,83 @@ class Feed:
         torch.set_num_threads(self._threads)  # also of threads that are not there yet
         cv2.setNumThreads(self._cv_threads)
 
-    def frames(self, start: Start) -> Ahead[Upcoming]:
-        """Every frame of the plan from the start on; the window of reference frames, and those that are made ready, are
-        all that it holds.
+    def frames(self, lane: int, standing: Standing) -> Ahead[Upcoming]:
+        """Every frame of a lane of the plan from where it is on; the window of reference frames, and those that are
+        made ready, are all that it holds.
         """
-        return Ahead(self._ready(start), depth=_AHEAD)
+        return Ahead(self._ready(lane, standing), depth=_AHEAD)
 
-    def _ready(self, start: Start) -> Generator[Upcoming, None, None]:
+    def _ready(self, lane: int, standing: Standing) -> Generator[Upcoming, None, None]:
         import torch
 
         stream = torch.cuda.Stream(self._device) if self._device.startswith("cuda") else None
-        # One more than work, so that nobody waits while a frame is decoded.
-        for found in in_order(self._found(start), self._pool, waiting=self.workers + (self.workers > 1)):
+        # Each lane has its share of the threads, and one frame more, so that nobody waits while one is decoded.
+        waiting = -(-self.workers // len(self._plan.ranges)) + (self.workers > 1)
+        for found in in_order(self._found(lane, standing), self._pool, waiting=waiting):
             yield found.on(self._device, stream)
 
-    def _found(self, start: Start) -> "Generator[Callable[[], _Found], None, None]":
+    def _found(self, number: int, standing: Standing) -> "Generator[Callable[[], _Found], None, None]":
         """What has to be done for each frame and can be done for several at once."""
-        from nst_video.motion import MotionWindow, StillWindow
+        from nst_video.motion import Flows, MotionWindow, StillWindow
 
-        plan = self._plan
+        plan, lane = self._plan, self._plan.ranges[number]
         still = plan.options.duration is not None
         window = StillWindow() if still else MotionWindow(plan.coherence.references, plan.coherence.flow)
-        beginnings = {first: shot for shot, (first, _) in enumerate(plan.shots)}
-        shot = sum(first <= start.frame for first in beginnings) - 1
-        for number, rgb in _frames_from(plan, start, window):
-            first = number in beginnings
-            shot = beginnings.get(number, shot)
-            facts = {"number": number, "shot": shot, "first": first, "pts": plan.pts[number], "rgb": rgb}
-            yield partial(_find, facts, window.later(rgb, first), self._device)
+        beginnings = [first for first, _ in plan.shots]
+        for frame, rgb, goal in _with_goal(plan, number, _frames_from(plan, lane, standing, window)):
+            first, shot = frame == lane.start or frame in beginnings, bisect(beginnings, frame) - 1
+            facts = {"number": frame, "shot": shot, "first": first, "pts": plan.pts[frame], "rgb": rgb}
+            calls: dict[str, Callable[[], Flows | NoFlows]] = {"motion": window.later(rgb, first)}
+            if goal is not None:
+                calls["ahead"] = partial(Flows.between, rgb, [goal], plan.coherence.flow)
+            if goal is not None and frame == lane.last - 1:
+                calls["joint"] = partial(Flows.between, goal, [rgb], plan.coherence.flow)
+            yield partial(_find, facts, calls, self._device)
+
+
+def _with_goal(
+    plan: Plan, number: int, frames: Iterator[tuple[int, np.ndarray]]
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """The frames of a lane up to its end, the last ones of them with the picture that the lane after it begins with,
+    where it goes on in the same shot.
+    """
+    lane, after = plan.ranges[number], plan.ranges[number + 1 : number + 2]
+    goes_on = bool(after) and after[0].joins
+    since = max(first for first, _ in plan.shots if first <= lane.last)
+    last: list[tuple[int, np.ndarray]] = []
+    for frame, rgb in frames:
+        if goes_on and frame >= since and toward(lane, frame) > 0:
+            last.append((frame, rgb))
+        else:
+            yield frame, rgb, None
+        if frame == lane.last - (not goes_on):
+            break
+    goal = last.pop()[1] if goes_on and last else None
+    for frame, rgb in last:
+        yield frame, rgb, goal
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What a thread of the pool found out about a frame. motion: of one that is painted on the CPU; of another it is
-    made of the flows where that is quicker, on the device.
+    """What a thread of the pool found out about a frame: its motions, by what they are for, or the flows of which they
+    are made where that is quicker, on the device.
     """
 
     facts: dict[str, Any]
-    flows: "Flows | NoFlows"
-    motion: "Motion | None"
+    flows: "dict[str, Motion | Flows | NoFlows]"
 
     def on(self, device: str, stream: "torch.cuda.Stream | None") -> Upcoming:
         """The frame on the device, where all is done on a stream of its own, beside what is painted meanwhile."""
         from nst_video.colors import to_image
+        from nst_video.motion import Motion
 
         with nullcontext() if stream is None else _on(stream):
             image = to_image(self.facts["rgb"][None], device)
-            motion = self.motion or self.flows.motion(device)
-            return Upcoming(
-                **self.facts, image=image, motion=motion, arrived=None if stream is None else stream.record_event()
-            )
+            motions: dict[str, Any] = {
+                name: found if isinstance(found, Motion) else found.motion(device) for name, found in self.flows.items()
+            }
+            arrived = None if stream is None else stream.record_event()
+        return Upcoming(**self.facts, image=image, **motions, arrived=arrived)
 
 
 def _on(stream: "torch.cuda.Stream") -> AbstractContextManager[None]:
@@ -160,33 +195,36 @@ def _on(stream: "torch.cuda.Stream") -> AbstractContextManager[None]:
     return context
 
 
-def _find(facts: dict[str, Any], flows: "Callable[[], Flows | NoFlows]", device: str) -> _Found:
+def _find(facts: dict[str, Any], calls: "dict[str, Callable[[], Flows | NoFlows]]", device: str) -> _Found:
     """What a thread of the pool does for a frame."""
-    found = flows()
-    return _Found({**facts, "seen": seen(facts["rgb"])}, found, found.motion() if device == "cpu" else None)
+    found = {name: call() for name, call in calls.items()}
+    facts = {**facts, "seen": seen(facts["rgb"])}
+    return _Found(facts, {name: one.motion() for name, one in found.items()} if device == "cpu" else dict(found))
 
 
-def _frames_from(plan: Plan, start: Start, window: "MotionWindow | StillWindow") -> Iterator[tuple[int, np.ndarray]]:
-    """The frames from the start on, after the ones before it are in the window.
+def _frames_from(
+    plan: Plan, lane: Lane, standing: Standing, window: "MotionWindow | StillWindow"
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The frames from where a lane is on, after the ones before it are in the window.
 
     They are known again by what was seen of them. Going there directly is quick; where that gives other pictures, as
-    in a damaged file, everything is decoded from the beginning as it was then.
+    in a damaged file, everything is decoded from where it was begun then: where the lane begins, or the beginning.
     """
-    before = start.frame - len(start.seen)
-    shot = max(first for first, _ in plan.shots if first <= start.frame)
-    # Without anything to know them by, a seek cannot be trusted.
-    for directly in (True, False) if start.seen and plan.options.on_error == "fail" else (False,):
-        first = before if directly else 0
+    before = standing.frame - len(standing.seen)
+    shot = max(lane.start, *(first for first, _ in plan.shots if first <= standing.frame))
+    sure = plan.options.on_error == "fail"  # only where every picture is whole, one may begin between them
+    firsts = {before: sure and bool(standing.seen), lane.start: sure, 0: True}
+    for first in (first for first, allowed in firsts.items() if allowed):
         frames = _numbered(plan, first)
-        past = [(number, rgb) for number, rgb in islice(frames, start.frame - first) if number >= before]
-        if tuple(seen(rgb) for _, rgb in past) == start.seen:
+        past = [(number, rgb) for number, rgb in islice(frames, standing.frame - first) if number >= before]
+        if tuple(seen(rgb) for _, rgb in past) == standing.seen:
             for number, rgb in past:
                 if number >= shot:
                     window.remember(rgb)
             yield from frames
             return
         frames.close()
-    raise InputError(f"{plan.input} shows other pictures before frame {start.frame} than it did; it has changed")
+    raise InputError(f"{plan.input} shows other pictures before frame {standing.frame} than it did; it has changed")
 
 
 def _numbered(plan: Plan, first: int) -> Generator[tuple[int, np.ndarray], None, None]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from nst_video.machine import device_name
 from nst_video.options import CoherenceOptions, EffortOptions, MachineOptions
-from nst_video.painted import Start
+from nst_video.painted import Standing
 from nst_video.plan import Plan, make_plan
 from nst_video.upcoming import Feed, workers_for
 from nst_video.video import VideoReader
@@ -77,12 +77,12 @@ def planned(arguments: argparse.Namespace) -> Plan:
 
 def rate(plan: Plan, most: int, workers: int) -> float:
     """Frames a second that are made ready, after those that fill the pipe."""
-    with Feed(plan, workers=workers) as feed, feed.frames(Start()) as frames:
+    with Feed(plan, workers=workers) as feed, feed.frames(0, Standing()) as frames:
         for _, frame in zip(range(6), frames, strict=False):
             frame.take()
         begun, count = time.perf_counter(), 0
         for frame in frames:
-            _, motion = frame.take()
+            motion = frame.take().motion
             count += 1
             if count == most:
                 break

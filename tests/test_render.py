@@ -17,7 +17,7 @@ from nst_video.ahead import Ahead, in_order
 from nst_video.errors import InputError, NstVideoError, ResourceError
 from nst_video.motion import MotionWindow
 from nst_video.options import EffortOptions
-from nst_video.painted import Start
+from nst_video.painted import Standing
 from nst_video.pictures import read_picture, write_picture
 from nst_video.plan import make_plan
 from nst_video.render import render_plan, stylize
@@ -266,12 +266,12 @@ def test_motion_found_by_several_at_once_is_that_of_one_after_the_other(moving, 
     beginnings = [first for first, _ in moving.shots]
     wanted = [window.step(rgb, number in beginnings) for number, rgb in enumerate(rgbs)]
     threads = torch.get_num_threads(), cv2.getNumThreads()
-    with Feed(moving, workers=workers) as feed, feed.frames(Start()) as frames:
+    with Feed(moving, workers=workers) as feed, feed.frames(0, Standing()) as frames:
         for number, (frame, motion) in enumerate(zip(frames, wanted, strict=True)):
             assert (frame.number, frame.first) == (number, number in beginnings)
             assert np.array_equal(frame.rgb, rgbs[number])
-            assert torch.equal(frame.take()[1].flows, motion.flows)
-            assert torch.equal(frame.take()[1].trust, motion.trust)
+            assert torch.equal(frame.take().motion.flows, motion.flows)
+            assert torch.equal(frame.take().motion.trust, motion.trust)
     assert (torch.get_num_threads(), cv2.getNumThreads()) == threads
 
 
