@@ -63,10 +63,13 @@ def lanes_of(shots: Sequence[tuple[int, int]], count: int) -> tuple[Lane, ...]:
 
 
 def toward(lane: Lane, number: int) -> float:
-    """How much frame `number` of a lane is drawn towards the first frame of the lane after it, 0 to 1: nothing but for
-    the last frames, where it rises evenly.
+    """The share by which frame `number` of a lane is drawn towards the first frame of the lane after it, 0 to 1.
 
-    >>> [toward(Lane(0, 0, 100), number) for number in (95, 96, 99)]
-    [0.0, 0.2, 0.8]
+    Each of the last frames goes an equal part of the whole way: as the frame before it has gone part of it already,
+    that is a half of what is left just before the end, a third two frames before it, and so on.
+
+    >>> [toward(Lane(0, 0, 100), number) for number in (98, 99)]
+    [0.3333333333333333, 0.5]
     """
-    return max(0.0, 1 - (lane.last - number) / (BLEND + 1))
+    left = lane.last - number
+    return 1 / (left + 1) if left <= BLEND else 0.0

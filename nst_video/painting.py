@@ -122,8 +122,9 @@ def _work(plan: Plan, stylizer: FrameStylizer, painter: _Painter) -> _Work:
     controls = controls_at(plan.curves, frame.number, time=now, dt=now - before)
     motion = frame.motion
     anchor = painter.after.anchor if painter.after else None
-    if anchor is not None and frame.ahead is not None and not frame.first:
-        motion = motion.drawn_to(anchor, frame.ahead, toward(painter.lane, frame.number))
+    share = toward(painter.lane, frame.number)
+    if anchor is not None and frame.ahead is not None and not frame.first and share:
+        motion = motion.drawn_to(anchor, frame.ahead, share)
     return _Work(painter, frame, motion, controls)
 
 

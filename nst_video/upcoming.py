@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Self
 import cv2
 import numpy as np
 
+from nst_video import lanes
 from nst_video.ahead import Ahead, in_order
 from nst_video.errors import InputError
-from nst_video.lanes import Lane, toward
+from nst_video.lanes import Lane
 from nst_video.painted import Standing
 from nst_video.plan import Plan
 from nst_video.survey import open_input, probe_input
@@ -151,10 +152,11 @@ def _with_goal(
     """
     lane, after = plan.ranges[number], plan.ranges[number + 1 : number + 2]
     goes_on = bool(after) and after[0].joins
-    since = max(first for first, _ in plan.shots if first <= lane.last)
+    shot = max(first for first, _ in plan.shots if first <= lane.last)
+    since = max(shot, lane.last - max(1, lanes.BLEND))
     last: list[tuple[int, np.ndarray]] = []
     for frame, rgb in frames:
-        if goes_on and frame >= since and toward(lane, frame) > 0:
+        if goes_on and frame >= since:
             last.append((frame, rgb))
         else:
             yield frame, rgb, None
