@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-WARM_UP = 8  # frames painted and thrown away before a range that begins within a shot
-BLEND = 4  # frames at the end of a range that are drawn towards the range after it
-SHORTEST = 32  # frames: of a shorter range, the beginning would be too large a part
+WARM_UP = 16  # frames painted and thrown away before a range that begins within a shot
+BLEND = 16  # frames at the end of a range that are drawn towards the range after it
+SHORTEST = 64  # frames: of a shorter range, beginning and end would be too large a part
+_PULL = 1.6
 _NEAR = 0.15  # of a range's length: a cut this near is where it begins
 
 
@@ -46,7 +47,7 @@ def lanes_of(shots: Sequence[tuple[int, int]], count: int) -> tuple[Lane, ...]:
     >>> lanes_of(((0, 90), (90, 200)), 2)
     (Lane(start=0, first=0, last=90), Lane(start=90, first=90, last=200))
     >>> lanes_of(((0, 200),), 2)
-    (Lane(start=0, first=0, last=100), Lane(start=92, first=100, last=200))
+    (Lane(start=0, first=0, last=100), Lane(start=84, first=100, last=200))
     """
     frames, beginnings = shots[-1][1], [first for first, _ in shots]
     count = max(1, min(count, frames // SHORTEST))
@@ -65,11 +66,11 @@ def lanes_of(shots: Sequence[tuple[int, int]], count: int) -> tuple[Lane, ...]:
 def toward(lane: Lane, number: int) -> float:
     """The share by which frame `number` of a lane is drawn towards the first frame of the lane after it, 0 to 1.
 
-    Each of the last frames goes an equal part of the whole way: as the frame before it has gone part of it already,
-    that is a half of what is left just before the end, a third two frames before it, and so on.
+    A share of 1 / (n + 1), n frames before the end, would be an equal part of the whole way for each of the last
+    frames; but the loss, for which each lane is at a minimum of its own, holds back about a third of that.
 
-    >>> [toward(Lane(0, 0, 100), number) for number in (98, 99)]
-    [0.3333333333333333, 0.5]
+    >>> [round(toward(Lane(0, 0, 100), number), 2) for number in (97, 98, 99)]
+    [0.4, 0.53, 0.8]
     """
     left = lane.last - number
-    return 1 / (left + 1) if left <= BLEND else 0.0
+    return _PULL / (left + 1) if left <= BLEND else 0.0

@@ -78,13 +78,10 @@ def test_a_lane_begins_at_a_cut_that_is_near():
     assert lanes_of(((0, 50), (50, 200)), 2)[1] == Lane(98, 100, 200)
 
 
-def test_the_last_frames_of_a_lane_go_equal_parts_of_the_way_to_the_next(monkeypatch):
+def test_the_last_frames_of_a_lane_are_drawn_ever_more_to_the_next(monkeypatch):
     monkeypatch.setattr(lanes, "BLEND", 4)
-    place, places = 0.0, []
-    for number in range(44, 50):
-        place += toward(Lane(0, 0, 50), number) * (1 - place)
-        places.append(place)
-    assert places == pytest.approx([0, 0, 0.2, 0.4, 0.6, 0.8])
+    shares = [toward(Lane(0, 0, 50), number) for number in range(44, 50)]
+    assert shares == pytest.approx([0, 0, 0.32, 0.4, 1.6 / 3, 0.8])
 
 
 # ---------------------------------------------------------------------------------------------- batches
