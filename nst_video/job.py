@@ -304,17 +304,17 @@ class Job:
         for number, lane in enumerate(self.plan.ranges):
             own = [one for one in range(len(self.segments)) if lane.first <= self.segments[one][0] < lane.last]
             stateless = lane.begins(at[number], self.plan.shots) or at[number] == lane.last
-            whole = self._reached(own, sealed)
-            if whole < max(at[number], lane.first) or (state is None and not stateless):
+            of_lane = [one for one in own if one in sealed]
+            if self._reached(own, sealed) < max(at[number], lane.first) or (state is None and not stateless):
                 # Back to where a shot begins after nothing but sealed segments, or to where the lane does.
-                ends = [lane.start, *(self.segments[one][1] for one in _run(own, sealed))]
+                of_lane = list(takewhile(lambda one: one in sealed, own))
+                ends = [lane.start, *(self.segments[one][1] for one in of_lane)]
                 at[number] = next(
                     end for end in reversed(ends) if lane.begins(end, self.plan.shots) or end == lane.last
                 )
                 seen[number] = ()
-                if not lost:
-                    lost.append(f"frames of {self.folder} are damaged or missing")
-            kept += [sealed[one] for one in _run(own, sealed) if self.segments[one][1] <= at[number]]
+                lost = lost or [f"frames of {self.folder} are damaged or missing"]
+            kept += [sealed[one] for one in of_lane if self.segments[one][1] <= at[number]]
         fresh = replace(point, at=tuple(at), seen=tuple(seen), state=state)
         nothing = all(one == lane.start for one, lane in zip(at, self.plan.ranges, strict=True))
         if lost:
@@ -336,11 +336,6 @@ class Job:
             if there < last - first:
                 return first + there
         return self.segments[own[-1]][1]
-
-
-def _run(own: Sequence[int], sealed: Container[int]) -> list[int]:
-    """The segments of a lane that are sealed, up to the first that is not."""
-    return list(takewhile(lambda number: number in sealed, own))
 
 
 def is_ours(folder: Path) -> bool:

@@ -1,5 +1,5 @@
-"""Frames go into a job: kept without loss, then sealed segment by segment, on two threads; at last the output is made
-of them.
+"""Frames go into a job: kept without loss, then sealed segment by segment, on threads of their own; at last the output
+is made of them.
 """
 
 import logging
@@ -8,8 +8,10 @@ import threading
 import time
 from bisect import bisect
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -176,46 +178,51 @@ class JobWriter:
 
 
 class _Sealer:
-    """Makes segments finished ones, in a thread of its own: painting and keeping do not wait for the encoder, as long
-    as it does not fall some segments behind.
+    """Makes segments finished ones, in threads of its own: painting and keeping do not wait for the encoder, as long as
+    it does not fall some segments behind.
     """
 
     def __init__(self, job: Job, info: VideoInfo) -> None:
         self.job, self.info = job, info
-        self._channel: Channel[int] = Channel(BEHIND * len(job.plan.ranges))
-        self._thread = threading.Thread(target=self._work, name="nst-video seal", daemon=True)
+        # An encoder keeps about four cores busy.
+        threads = max(1, (os.cpu_count() or 1) // 4)
+        self._pool = ThreadPoolExecutor(threads, "nst-video seal")
+        self._room = threading.Semaphore(threads - 1 + BEHIND * len(job.plan.ranges))
+        self._futures: list[Future[None]] = []
+        self._left = False
 
     def start(self) -> None:
         """Begin, with what the last process did not come to."""
-        self._thread.start()
+        self._submit(self._encode_anew)
 
     def seal(self, number: int) -> None:
         """Seal a segment whose frames are all on the disk. Raises what sealing an earlier one raised."""
-        self._channel.put(number)
+        self._submit(partial(self._seal, number))
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        for future in [future for future in self._futures if future.done()]:
+            self._futures.remove(future)
+            future.result()
+        self._room.acquire()
+        future = self._pool.submit(work)
+        future.add_done_callback(lambda _: self._room.release())
+        self._futures.append(future)
 
     def finish(self) -> None:
         """Waits until everything is sealed, and raises what that raised."""
-        self._channel.finish()
-        self._thread.join()
-        self._channel.check()
+        for future in self._futures:
+            future.result()
+        self._pool.shutdown()
 
     def leave(self) -> None:
         """Give up; what is not sealed is by the next process."""
-        self._channel.close()
-        self._thread.join()
-
-    def _work(self) -> None:
-        try:
-            self._encode_anew()
-            for number in self._channel:
-                self._seal(number)
-        except BaseException as error:
-            self._channel.close(error)
+        self._left = True
+        self._pool.shutdown(cancel_futures=True)
 
     def _encode_anew(self) -> None:
         """Encodes segments whose frames are kept, after the codec was changed."""
         for number, sealed in self.job.sealed.items():
-            if self.job.kind == "video" and sealed.video is None and not self._channel.closed:
+            if self.job.kind == "video" and sealed.video is None and not self._left:
                 video, delay = self._encode(number)
                 if video is None:
                     return
@@ -225,7 +232,7 @@ class _Sealer:
         first, last = self.job.segments[number]
         path, options = self.job.frames_path(number), self.job.plan.options
         video, delay = self._encode(number) if self.job.kind == "video" else (None, 0)
-        if self._channel.closed:
+        if self._left:
             return
         frames = KeptFile.of(path) if options.lossless or video is None else None
         pts = self.job.plan.pts[first], self.job.plan.pts[last - 1]
@@ -240,7 +247,7 @@ class _Sealer:
             self.job.video_path(number),
             read_frames(self.job.frames_path(number)),
             self.job.plan.pts[first:last],
-            stopped=lambda: self._channel.closed,
+            stopped=lambda: self._left,
             path=self.job.plan.output,
             info=self.info,
             **_encoding(self.job),
