@@ -3,11 +3,12 @@ of the stylizer and, where there are cores, several frames at once.
 """
 
 import os
+import threading
 import zlib
 from bisect import bisect
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -88,7 +89,7 @@ class Feed:
     def __init__(self, plan: Plan, *, workers: int | None = None) -> None:
         """workers: frames whose motion is looked for at once; None: as many as `workers_for` says."""
         threads = plan.machine.threads or os.cpu_count() or 1
-        self._plan, self._device = plan, plan.machine.device
+        self._plan, self._device, self._streams = plan, plan.machine.device, threading.local()
         self.workers = workers or workers_for(threads, self._device, plan.size)
 
     def __enter__(self) -> Self:
@@ -117,15 +118,11 @@ class Feed:
         return Ahead(self._ready(lane, standing), depth=_AHEAD)
 
     def _ready(self, lane: int, standing: Standing) -> Generator[Upcoming, None, None]:
-        import torch
-
-        stream = torch.cuda.Stream(self._device) if self._device.startswith("cuda") else None
         # Each lane has its share of the threads, and one frame more, so that nobody waits while one is decoded.
         waiting = -(-self.workers // len(self._plan.ranges)) + (self.workers > 1)
-        for found in in_order(self._found(lane, standing), self._pool, waiting=waiting):
-            yield found.on(self._device, stream)
+        yield from in_order(self._found(lane, standing), self._pool, waiting=waiting)
 
-    def _found(self, number: int, standing: Standing) -> "Generator[Callable[[], _Found], None, None]":
+    def _found(self, number: int, standing: Standing) -> Generator[Callable[[], Upcoming], None, None]:
         """What has to be done for each frame and can be done for several at once."""
         from nst_video.motion import Flows, MotionWindow, StillWindow
 
@@ -141,7 +138,31 @@ class Feed:
                 calls["ahead"] = partial(Flows.between, rgb, [goal], plan.coherence.flow)
             if goal is not None and frame == lane.last - 1:
                 calls["joint"] = partial(Flows.between, goal, [rgb], plan.coherence.flow)
-            yield partial(_find, facts, calls, self._device)
+            yield partial(self._make, facts, calls)
+
+    def _make(self, facts: dict[str, Any], calls: "dict[str, Callable[[], Flows | NoFlows]]") -> Upcoming:
+        """What a thread of the pool does for a frame, on a GPU on a stream of its own, beside what is painted."""
+        from nst_video.colors import to_image
+
+        flows = {name: call() for name, call in calls.items()}
+        with self._stream() as stream:
+            image = to_image(facts["rgb"][None], self._device)
+            motions: dict[str, Any] = {name: found.motion(self._device) for name, found in flows.items()}
+            arrived = None if stream is None else stream.record_event()
+        return Upcoming(**facts, seen=seen(facts["rgb"]), image=image, **motions, arrived=arrived)
+
+    @contextmanager
+    def _stream(self) -> "Iterator[torch.cuda.Stream | None]":
+        """The stream of this thread, in use; None where there is no GPU."""
+        import torch
+
+        if not self._device.startswith("cuda"):
+            yield None
+            return
+        if not hasattr(self._streams, "own"):
+            self._streams.own = torch.cuda.Stream(self._device)
+        with torch.cuda.stream(self._streams.own):
+            yield self._streams.own
 
 
 def _with_goal(
@@ -165,43 +186,6 @@ def _with_goal(
     goal = last.pop()[1] if goes_on and last else None
     for frame, rgb in last:
         yield frame, rgb, goal
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What a thread of the pool found out about a frame: its motions, by what they are for, or the flows of which they
-    are made where that is quicker, on the device.
-    """
-
-    facts: dict[str, Any]
-    flows: "dict[str, Motion | Flows | NoFlows]"
-
-    def on(self, device: str, stream: "torch.cuda.Stream | None") -> Upcoming:
-        """The frame on the device, where all is done on a stream of its own, beside what is painted meanwhile."""
-        from nst_video.colors import to_image
-        from nst_video.motion import Motion
-
-        with nullcontext() if stream is None else _on(stream):
-            image = to_image(self.facts["rgb"][None], device)
-            motions: dict[str, Any] = {
-                name: found if isinstance(found, Motion) else found.motion(device) for name, found in self.flows.items()
-            }
-            arrived = None if stream is None else stream.record_event()
-        return Upcoming(**self.facts, image=image, **motions, arrived=arrived)
-
-
-def _on(stream: "torch.cuda.Stream") -> AbstractContextManager[None]:
-    import torch
-
-    context: AbstractContextManager[None] = torch.cuda.stream(stream)
-    return context
-
-
-def _find(facts: dict[str, Any], calls: "dict[str, Callable[[], Flows | NoFlows]]", device: str) -> _Found:
-    """What a thread of the pool does for a frame."""
-    found = {name: call() for name, call in calls.items()}
-    facts = {**facts, "seen": seen(facts["rgb"])}
-    return _Found(facts, {name: one.motion() for name, one in found.items()} if device == "cpu" else dict(found))
 
 
 def _frames_from(
