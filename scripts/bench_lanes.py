@@ -44,7 +44,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip", type=Path, default=SAMPLES / "bunny.mp4")
     parser.add_argument("--style", type=Path, default=SAMPLES / "oil.jpg")
-    parser.add_argument("--lanes", type=int, nargs="+", default=list(TRIED))
+    parser.add_argument(
+        "--lanes", type=int, nargs="+", default=list(TRIED), help="0: as many as are measured to be best"
+    )
     parser.add_argument("--frames", type=int, default=0, help="play the clip to and fro until it is so long")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--quality", default="standard")
@@ -60,7 +62,7 @@ def main() -> None:
     parser.add_argument("--steps-only", action="store_true", help="only time steps of the stylizer by lanes")
     parser.add_argument("--json", type=Path, help="keep the figures here")
     arguments = parser.parse_args()
-    lanes.WARM_UP, lanes.BLEND, lanes.SHORTEST = arguments.warm_up, arguments.blend, 16
+    lanes.WARM_UP, lanes.BLEND, lanes.SHORTEST = arguments.warm_up, arguments.blend, 32
     with tempfile.TemporaryDirectory() as folder:
         clip = lengthened(arguments.clip, arguments.frames, Path(folder)) if arguments.frames else arguments.clip
         facts = {"device": device_name(resolve_machine(MachineOptions(device=arguments.device)).device)}
@@ -77,7 +79,7 @@ def options_of(arguments: argparse.Namespace, count: int) -> dict[str, Any]:
     """Those of the render, by their names."""
     names = ("quality", "size", "encoder", "iterations", "flow", "device", "threads", "teacher")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    return given | {"lanes": count, "cut_threshold": 0.0}
+    return given | {"lanes": count or "auto", "cut_threshold": 0.0}
 
 
 def lengthened(clip: Path, frames: int, folder: Path) -> Path:
@@ -98,7 +100,7 @@ def stepping(arguments: argparse.Namespace, clip: Path, folder: str) -> dict[int
     settings = split_options(options_of(arguments, 1))
     plan = make_plan(clip, arguments.style, Path(folder, "steps.mp4"), **vars(settings))
     stylizer = make_stylizer(plan)
-    return {count: count / seconds_a_step(stylizer, plan, count) for count in arguments.lanes}
+    return {count: count / seconds_a_step(stylizer, plan, count) for count in arguments.lanes if count}
 
 
 def rendering(arguments: argparse.Namespace, clip: Path, count: int, folder: str) -> dict[str, Any]:
