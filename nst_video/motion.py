@@ -201,14 +201,17 @@ class Flows:
 
     @staticmethod
     def between(current: np.ndarray, references: Sequence[np.ndarray], preset: str = "medium") -> "Flows":
-        """Found with the settings of `preset`, a key of FLOW_PRESETS; OpenCV and NumPy do all of it, without the
-        interpreter's lock.
+        """Found with the settings of `preset`, a key of FLOW_PRESETS, or "mixed": "medium" to the nearest reference and
+        "fast" to the others. OpenCV and NumPy do all of it, without the interpreter's lock.
         """
+        nearest, others = ("medium", "fast") if preset == "mixed" else (preset, preset)
+        presets = [nearest, *[others] * len(references)]
+        pairs = list(zip(references, presets, strict=False))
         return Flows(
             current,
             tuple(references),
-            tuple(flow(current, reference, preset) for reference in references),
-            tuple(flow(reference, current, preset) for reference in references),
+            tuple(flow(current, reference, chosen) for reference, chosen in pairs),
+            tuple(flow(reference, current, chosen) for reference, chosen in pairs),
         )
 
     def motion(self, device: torch.device | str = "cpu") -> Motion:
@@ -240,7 +243,7 @@ def _to_flows(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
 class MotionWindow:
     """The reference frames of one shot, and the motion of each new frame against them.
 
-    `references` are the distances J in frames, nearest first; `preset` is a key of FLOW_PRESETS.
+    `references` are the distances J in frames, nearest first; `preset` is as for `Flows.between`.
     """
 
     def __init__(self, references: tuple[int, ...] = (1, 2, 4), preset: str = "medium"):

@@ -200,7 +200,11 @@ class CoherenceOptions:
         "how many frames back the frames lie that each frame is compared with",
         metavar="FRAMES",
     )
-    flow: str = option("medium", Choice(("ultrafast", "fast", "medium")), "care taken with the optical flow")
+    flow: str = option(
+        "medium",
+        Choice(("ultrafast", "fast", "mixed", "medium")),
+        "care taken with the optical flow; mixed: medium to the frame before, fast to those before that",
+    )
     cut_threshold: float = option(
         27.0, Number(0, 255), "change between frames that counts as a cut; 0 = the video has no cuts", metavar="X"
     )

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--square", action="store_true", help="as many pixels high as wide")
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--workers", type=int, nargs="*", help="how many at once; the default: 1, 2, 4 ... and ours")
-    parser.add_argument("--flow", choices=("ultrafast", "fast", "medium"), default="medium")
+    parser.add_argument("--flow", choices=("ultrafast", "fast", "mixed", "medium"), default="medium")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
