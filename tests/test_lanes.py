@@ -318,6 +318,19 @@ def test_what_is_damaged_is_painted_again(opened, tmp_path, caplog, victim, how)
     assert all(np.abs(a.astype(int) - b).mean() < 25 for a, b in zip(pictures, originals, strict=True))
 
 
+def test_a_segment_that_was_sealed_before_an_earlier_one_is_not_lost(opened, tmp_path):
+    """As where several are sealed at once, and the process is killed before all are."""
+    run(opened(lossless=True), 9)
+    with opened(lossless=True) as job:
+        assert {0, 1} <= set(job.sealed)
+        job.record(sealed=job.ledger.sealed[1:])
+        job.path("segment-00000.video").unlink()
+    left = run(opened(lossless=True))
+    assert left.batches == [2]  # the last round; nothing is painted again
+    run(opened("whole.mp4", lossless=True))
+    assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
 def test_shots_are_lanes_without_seams(tmp_path, style):
     folder = tmp_path / "frames"
     folder.mkdir()
