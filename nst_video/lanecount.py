@@ -5,9 +5,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
+from nst_video import lanes as ranges
 from nst_video.budget import Need
 from nst_video.curves import controls_at
-from nst_video.lanes import lanes_of
 from nst_video.memory import available_memory
 from nst_video.plan import Plan
 from nst_video.stylizers import FrameStylizer, make_stylizer
@@ -20,21 +20,24 @@ _ENOUGH = 0.9  # of the best throughput: fewer lanes have fewer beginnings and s
 
 def with_lanes(plan: Plan) -> Plan:
     """The plan with its lanes: its frames in ranges, and how many of these are one batch."""
-    asked, longest = plan.machine.lanes, len(lanes_of(plan.shots, max(TRIED)))
+    asked, longest = plan.machine.lanes, len(ranges.lanes_of(plan.shots, max(TRIED)))
     # A dream's frame needs the one before, and the frames of a picture that lasts are all the same.
     if plan.dream is not None or plan.options.duration is not None:
         asked = 1
     elif asked == "auto":
         # On a CPU one lane fills all cores; see EXPERIMENTS.md.
         asked = measured_lanes(plan, longest) if plan.machine.device.startswith("cuda") and longest > 1 else 1
-    count = len(lanes_of(plan.shots, int(asked)))
+    count = len(ranges.lanes_of(plan.shots, int(asked)))
     lanes, together = room(plan, count)
-    if lanes < count:
-        log.warning("memory has room for %s of %s lanes", lanes, count)
+    if plan.machine.lanes not in ("auto", lanes):
+        why = (
+            "memory has no room for more" if lanes < count else f"each has {ranges.SHORTEST} frames of a video or more"
+        )
+        log.warning("painted in %s of %s lanes: %s", lanes, plan.machine.lanes, why)
     return replace(
         plan,
         machine=replace(plan.machine, lanes=lanes),
-        lanes=lanes_of(plan.shots, lanes) if lanes > 1 else (),
+        lanes=ranges.lanes_of(plan.shots, lanes) if lanes > 1 else (),
         together=together if together < lanes else None,
     )
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -232,6 +232,7 @@ def _render(
             raise InputError(f"{plan.input} gave {len(rows)} frames where {plan.frames} were planned; did it change?")
         seconds = sink.seconds + time.perf_counter() - begun
         rows.sort(key=lambda row: row.frame)
+        _tell_joints(rows)
         if not sink.finish(lambda: _result(plan, rows, seconds).to_json(), stopped):
             raise _stopped(len(rows), plan, sink)
     return _result(plan, rows, sink.seconds + time.perf_counter() - begun)
@@ -259,6 +260,15 @@ def _memory_errors(plan: Plan) -> Iterator[None]:
         raise ResourceError(
             f"not enough memory on {plan.machine.device} for frames of {width}x{height} pixels; choose a smaller --size"
         ) from error
+
+
+def _tell_joints(rows: Sequence[FrameReport]) -> None:
+    """A line on how well lanes meet within a shot."""
+    joints = [row.joint for row in rows if row.joint is not None]
+    elsewhere = [row.e_warp for row in rows if row.e_warp is not None]
+    if joints and elsewhere:
+        worst, usual = max(joints), median(elsewhere)
+        log.info("where lanes meet in a shot E_warp is %.1e at most, in the median elsewhere %.1e", worst, usual)
 
 
 def _result(plan: Plan, rows: Sequence[FrameReport], seconds: float) -> Result:

@@ -350,7 +350,8 @@ def test_shots_are_lanes_without_seams(tmp_path, style):
 LOSSLESS = OutputOptions(codec="ffv1")
 
 
-def test_what_a_render_in_lanes_tells_of_itself_is_in_order(opened, tmp_path):
+def test_what_a_render_in_lanes_tells_of_itself_is_in_order(opened, tmp_path, caplog):
+    caplog.set_level("INFO")
     trace = tmp_path / "trace.jsonl"
     with opened() as job, writing_trace(trace) as watch:
         result = render_job(job, Echo(), progress=watch)
@@ -358,6 +359,8 @@ def test_what_a_render_in_lanes_tells_of_itself_is_in_order(opened, tmp_path):
     assert [row["frame"] for row in rows] == [row.frame for row in result.rows] == list(range(FRAMES))
     assert [row.frame for row in result.rows if row.joint is not None] == [7, 15]
     assert [row.frame for row in result.rows if row.e_warp is None] == [0, 8, 16]
+    worst = max(row.joint for row in result.rows if row.joint is not None)
+    assert f"where lanes meet in a shot E_warp is {worst:.1e} at most" in caplog.text
     known = [error for row in result.rows for error in (row.e_warp, row.joint) if error is not None]
     assert len(known) == FRAMES - 1
     assert result.e_warp == pytest.approx(sum(known) / len(known))
@@ -395,6 +398,12 @@ def test_on_a_cpu_and_in_pictures_there_is_one_lane(clip, style, tmp_path):
     asked = {"options": OutputOptions(still=0.2), "machine": MachineOptions(lanes=4)}
     still = make_plan(clip, style, tmp_path / "out.png", **asked)
     assert still.lanes == ()
+
+
+def test_fewer_lanes_than_were_asked_for_are_remarked(clip, style, tmp_path, caplog):
+    plan = make_plan(clip, style, tmp_path / "out.mp4", machine=MachineOptions(lanes=9))
+    assert (len(plan.lanes), plan.machine.lanes) == (4, 4)
+    assert "painted in 4 of 9 lanes: each has 6 frames of a video or more" in caplog.text
 
 
 def test_a_measurement_takes_the_fewest_lanes_that_are_about_as_fast():
