@@ -1,7 +1,11 @@
-"""Work done in a thread ahead of whoever needs it: items of a generator, a bounded number of them; an import."""
+"""Work done in threads ahead of whoever needs it: items of a generator, a bounded number of them; calls in a pool, in
+order; an import.
+"""
 
 import threading
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import closing, suppress
 from importlib import import_module
 from types import TracebackType
@@ -48,6 +52,42 @@ class Ahead(Generic[Item]):
     ) -> None:
         self._channel.close()
         self._thread.join()
+
+
+def in_order(
+    calls: Generator[Callable[[], Item], None, None], pool: Executor, *, waiting: int
+) -> Generator[Item, None, None]:
+    """What the calls return, in their order, while up to `waiting` of them are done at once or wait in the pool.
+
+    What a call raises is raised in its place; what `calls` raises, after the results of those before it. Left early, it
+    closes `calls`, drops what nobody has begun, and waits for the rest.
+
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> with ThreadPoolExecutor(2) as pool:
+    ...     list(in_order(((lambda n=n: n * n) for n in range(4)), pool, waiting=3))
+    [0, 1, 4, 9]
+    """
+    begun: deque[Future[Item]] = deque()
+    failure: Exception | None = None
+    with closing(calls):
+        try:
+            while failure is None or begun:
+                while failure is None and len(begun) < waiting:
+                    try:
+                        begun.append(pool.submit(next(calls)))
+                    except Exception as error:  # the end of the calls as well
+                        failure = error
+                if begun:
+                    yield begun.popleft().result()
+        finally:
+            for future in begun:
+                future.cancel()
+            for future in begun:
+                if not future.cancelled():
+                    future.exception()
+    if not isinstance(failure, StopIteration):
+        assert failure is not None
+        raise failure
 
 
 def begin_import(module: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from nst_video.errors import ResourceError
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
@@ -43,11 +44,18 @@ class Need:
         evaluation = max(table[precision], _LOOK[precision] if looks else 0)
         return Need(size, evaluation, _PAIR_OF_A_STILL if still else _PAIR)
 
-    def bytes(self, *, history: int, tile: int | None) -> int:
-        """With so many curvature pairs (0: another optimiser), cut into such tiles or, with None, not at all."""
+    def bytes(self, *, history: int, tile: int | None, lanes: int = 1, together: int = 1) -> int:
+        """With so many curvature pairs (0: another optimiser), cut into such tiles or, with None, not at all; in so
+        many lanes, of which some are evaluated together.
+        """
         pixels = self.size[0] * self.size[1]
         width, height = (min(side, tile or side) for side in self.size)
-        return round(_PROCESS + pixels * (_PIXEL + self.pair * history) + width * height * self.evaluation)
+        held = lanes * pixels * (_PIXEL + self.pair * history)
+        return round(_PROCESS + held + together * width * height * self.evaluation)
+
+    def fits(self, available: int, **choices: Any) -> bool:
+        """Whether what `bytes` says of the choices is had of `available` bytes."""
+        return self.bytes(**choices) <= _SHARE * available
 
 
 def choose(need: Need, available: int, *, history: int, tile: int | None, cut: bool) -> tuple[int, int | None] | None:
@@ -65,7 +73,7 @@ def choose(need: Need, available: int, *, history: int, tile: int | None, cut: b
         yield from ((history, tile), (few, tile))
         yield from ((pairs, part) for pairs in (history, few) for part in smaller if tile is None)
 
-    fitting = (pair for pair in in_order() if need.bytes(history=pair[0], tile=pair[1]) <= _SHARE * available)
+    fitting = (pair for pair in in_order() if need.fits(available, history=pair[0], tile=pair[1]))
     return next(fitting, None)
 
 

@@ -4,8 +4,8 @@ with.
     OUT.nst/manifest.json            what is rendered: fingerprint, encoding, plan; written once
             ledger.json              what is finished: sealed segments and their hashes, the checkpoint
             segment-00003.video      a sealed segment: encoded packets, and the rows of its frames
-            segment-00004.frames     the open segment: its frames without loss, as they are painted
-            state-00001210.safetensors   what frame 1,210 left for the next
+            segment-00004.frames     an open segment, one of each lane: its frames without loss, as they are painted
+            state-00001210.safetensors   what the last frame of each lane left for the next
             pair-00000400.png        a frame beside its painted one, small, for the contact sheet
             lock                     who works on it
 
@@ -16,10 +16,11 @@ names it. What the ledger does not name is left over from a process that was kil
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,14 +32,14 @@ from nst_video.errors import InputError, ResourceError
 from nst_video.files import JOB_SUFFIX, sync_folder, write_whole
 from nst_video.joblock import NAME as LOCK
 from nst_video.joblock import JobLock
-from nst_video.lossless import intact, read_rows
+from nst_video.lossless import intact
 from nst_video.output import folder_and_pattern
 from nst_video.pictures import read_picture
+from nst_video.plain import tuples
 from nst_video.plan import Plan
 from nst_video.segments import KeptFile, segment_rows
-from nst_video.shots import segments
 
-VERSION = 1
+VERSION = 2
 MANIFEST, LEDGER = "manifest.json", "ledger.json"
 PART = "output.part"  # the output while it is put together
 # How the names of all files begin that this program makes in the folder, the lock aside.
@@ -70,21 +71,22 @@ class Sealed:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where to go on: `done` frames are finished after `seconds` of work.
-
-    state: what the last of them left, None where the next one begins a shot. seen: CRC-32 of the last input pictures,
-    by which they are known again.
+    """Where to go on after `seconds` of work. at: of each lane, the next frame to paint. state: what the frames before
+    those left, None where all of these begin a shot. seen: CRC-32 of each lane's last input pictures, by which they are
+    known again.
     """
 
-    done: int
+    at: tuple[int, ...]
     seconds: float
     state: KeptFile | None = None
-    seen: tuple[int, ...] = ()
+    seen: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """What is finished. published: the output that was about to get its name, and its summary."""
+    """What is finished; sealed segments in the order of their frames. published: the output that was about to get its
+    name, and its summary.
+    """
 
     sealed: tuple[Sealed, ...] = ()
     checkpoint: Checkpoint | None = None
@@ -114,7 +116,7 @@ class Ledger:
             for one in data["sealed"]
         )
         point = data["checkpoint"]
-        checkpoint = point and Checkpoint(**{**point, "state": _file(point["state"]), "seen": tuple(point["seen"])})
+        checkpoint = point and Checkpoint(**tuples(point) | {"state": _file(point["state"])})
         return Ledger(**{**data, "sealed": sealed, "checkpoint": checkpoint, "published": _file(data["published"])})
 
 
@@ -155,6 +157,7 @@ class Job:
     manifest: Manifest
     ledger: Ledger = field(default_factory=Ledger)
     lock: JobLock | None = None
+    _changing: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
     @property
     def plan(self) -> Plan:
@@ -169,14 +172,34 @@ class Job:
     @property
     def segments(self) -> tuple[tuple[int, int], ...]:
         """All segments there will be, as (first frame, last + 1)."""
-        width, height = self.plan.size
-        return segments(self.plan.shots, width * height * 3)
+        return self.plan.segments
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Of each lane, the next frame to paint, as the ledger says."""
+        point = self.ledger.checkpoint
+        return point.at if point is not None else tuple(lane.start for lane in self.plan.ranges)
 
     @property
     def done(self) -> int:
-        """How many frames are finished, as the ledger says."""
-        sealed = self.ledger.sealed[-1].last if self.ledger.sealed else 0
-        return max(sealed, self.ledger.checkpoint.done if self.ledger.checkpoint else 0)
+        """How many frames are finished."""
+        at = zip(self.plan.ranges, self.positions, strict=True)
+        return sum(max(0, position - lane.first) for lane, position in at)
+
+    @property
+    def finished(self) -> tuple[int, ...]:
+        """How many frames of each segment are finished."""
+        lanes = list(zip(self.plan.ranges, self.positions, strict=True))
+        reached = [next(at for lane, at in lanes if lane.first <= first < lane.last) for first, _ in self.segments]
+        return tuple(
+            max(0, min(position, last) - first) for position, (first, last) in zip(reached, self.segments, strict=True)
+        )
+
+    @property
+    def sealed(self) -> dict[int, Sealed]:
+        """The sealed segments by their number."""
+        numbers = {first: number for number, (first, _) in enumerate(self.segments)}
+        return {numbers[one.first]: one for one in self.ledger.sealed}
 
     def __enter__(self) -> Self:
         return self
@@ -207,8 +230,21 @@ class Job:
 
     def record(self, **changes: Any) -> None:
         """Enter into the ledger what has become true, durably."""
-        self.ledger = replace(self.ledger, **changes)
-        write_whole(self.path(LEDGER), self.ledger.to_bytes())
+        self._record(lambda ledger: replace(ledger, **changes))
+
+    def seal(self, *sealed: Sealed) -> None:
+        """Enter segments that have been sealed, or sealed anew, durably."""
+
+        def enter(ledger: Ledger) -> Ledger:
+            others = {one.first: one for one in ledger.sealed} | {one.first: one for one in sealed}
+            return replace(ledger, sealed=tuple(others[first] for first in sorted(others)))
+
+        self._record(enter)
+
+    def _record(self, change: Callable[[Ledger], Ledger]) -> None:
+        with self._changing:  # segments are sealed in one thread while frames are kept in another
+            self.ledger = change(self.ledger)
+            write_whole(self.path(LEDGER), self.ledger.to_bytes())
 
     def rewrite(self, manifest: Manifest) -> None:
         """Replace the manifest, durably."""
@@ -218,11 +254,13 @@ class Job:
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the finished frames, in order; shorter where some of their files are gone."""
         found: list[dict[str, Any]] = []
-        for sealed in self.ledger.sealed:
-            paths = [self.path(file.name) for file in sealed.files if self.path(file.name).exists()]
-            found += list(segment_rows(paths[0])) if paths else []
-        log = self.frames_path(len(self.ledger.sealed))
-        return found + (list(islice(read_rows(log), max(0, self.done - len(found)))) if log.exists() else [])
+        sealed = self.sealed
+        for number, count in enumerate(self.finished):
+            files = sealed[number].files if number in sealed else ()
+            paths = [self.path(file.name) for file in files] or [self.frames_path(number)]
+            there = [path for path in paths if count and path.exists()]
+            found += islice(segment_rows(there[0]), count) if there else []
+        return found
 
     def pairs(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Frame number -> the frame and its painted one, small, of some finished frames."""
@@ -230,11 +268,15 @@ class Job:
         for path in sorted(self.folder.glob("pair-*.png")):
             both = read_picture(path)
             found[int(path.stem.partition("-")[2])] = (both[:, : both.shape[1] // 2], both[:, both.shape[1] // 2 :])
-        return {number: pair for number, pair in found.items() if number < self.done}
+        finished = zip(self.segments, self.finished, strict=True)
+        numbers = {number for (first, _), count in finished for number in range(first, first + count)}
+        return {number: pair for number, pair in found.items() if number in numbers}
 
     def sweep(self) -> None:
         """Remove what a killed process left half done: everything that neither ledger nor plan names."""
-        known = {MANIFEST, LEDGER, LOCK, self.frames_path(len(self.ledger.sealed)).name}
+        known = {MANIFEST, LEDGER, LOCK}
+        known |= {self.frames_path(number).name for number, count in enumerate(self.finished) if count}
+        known -= {self.frames_path(number).name for number in self.sealed}
         known |= {file.name for sealed in self.ledger.sealed for file in sealed.files}
         if self.ledger.checkpoint and self.ledger.checkpoint.state:
             known.add(self.ledger.checkpoint.state.name)
@@ -248,34 +290,52 @@ class Job:
 
         Afterwards `done` frames are finished and everything that is needed to go on from there is whole.
         """
-        lost: list[str] = []
-        sealed = self.ledger.sealed
-        for number, one in enumerate(sealed):
-            if not one.is_whole(self.folder):
-                lost.append(f"segment {number} of {self.folder} is damaged or missing")
-                sealed = sealed[:number]
-                break
         point = self.ledger.checkpoint
-        if len(sealed) < len(self.segments) and not self._reaches(len(sealed), point):
-            if point is not None and not lost:
-                lost.append(f"the checkpoint of {self.folder} is damaged or missing")
-            point = None
-            starts = {first for first, _ in self.plan.shots}
-            while sealed and sealed[-1].last not in starts:
-                sealed = sealed[:-1]
-        if (sealed, point) != (self.ledger.sealed, self.ledger.checkpoint):
-            self.record(sealed=sealed, checkpoint=point)
+        if point is None:
+            self.sweep()
+            return []
+        lost: list[str] = []
+        sealed = {number: one for number, one in self.sealed.items() if self._is_whole(number, one, lost)}
+        state = point.state if point.state is None or point.state.is_whole(self.folder) else None
+        if state != point.state:
+            lost.append(f"the checkpoint of {self.folder} is damaged or missing")
+        at, seen = list(point.at), list(point.seen)
+        kept: list[Sealed] = []
+        for number, lane in enumerate(self.plan.ranges):
+            own = [one for one in range(len(self.segments)) if lane.first <= self.segments[one][0] < lane.last]
+            stateless = lane.begins(at[number], self.plan.shots) or at[number] == lane.last
+            of_lane = [one for one in own if one in sealed]
+            if self._reached(own, sealed) < max(at[number], lane.first) or (state is None and not stateless):
+                # Back to where a shot begins after nothing but sealed segments, or to where the lane does.
+                of_lane = list(takewhile(lambda one: one in sealed, own))
+                ends = [lane.start, *(self.segments[one][1] for one in of_lane)]
+                at[number] = next(
+                    end for end in reversed(ends) if lane.begins(end, self.plan.shots) or end == lane.last
+                )
+                seen[number] = ()
+                lost = lost or [f"frames of {self.folder} are damaged or missing"]
+            kept += [sealed[one] for one in of_lane if self.segments[one][1] <= at[number]]
+        fresh = replace(point, at=tuple(at), seen=tuple(seen), state=state)
+        nothing = all(one == lane.start for one, lane in zip(at, self.plan.ranges, strict=True))
+        if lost:
+            self.record(sealed=tuple(kept), checkpoint=None if nothing else fresh)
         self.sweep()
         return lost
 
-    def _reaches(self, segment: int, point: Checkpoint | None) -> bool:
-        """Whether the checkpoint can be gone on from: its frames and its state are there."""
-        first, last = self.segments[segment]
-        if point is None:
-            return False
-        if not first <= point.done <= last or (point.state and not point.state.is_whole(self.folder)):
-            return False
-        return point.done - first <= len(intact(self.frames_path(segment), first))
+    def _is_whole(self, number: int, one: Sealed, lost: list[str]) -> bool:
+        whole = one.is_whole(self.folder)
+        if not whole:
+            lost.append(f"segment {number} of {self.folder} is damaged or missing")
+        return whole
+
+    def _reached(self, own: Sequence[int], sealed: Container[int]) -> int:
+        """The frame up to which all frames of a lane, whose segments are `own`, are there."""
+        for number in own:
+            first, last = self.segments[number]
+            there = last - first if number in sealed else len(intact(self.frames_path(number), first))
+            if there < last - first:
+                return first + there
+        return self.segments[own[-1]][1]
 
 
 def is_ours(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Frames go into a job: kept without loss, then sealed segment by segment, on a thread of its own; at last the output
+"""Frames go into a job: kept without loss, then sealed segment by segment, on threads of their own; at last the output
 is made of them.
 """
 
@@ -6,9 +6,12 @@ import logging
 import os
 import threading
 import time
+from bisect import bisect
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -33,17 +36,18 @@ log = logging.getLogger(__name__)
 
 OFTEN, SELDOM = 15.0, 60.0  # seconds between checkpoints: not more often, unless a frame takes longer, nor more seldom
 SHARE = 0.01  # of the time, that checkpoints may take
-WAITING = 4  # frames and checkpoints handed over and not yet written
+WAITING = 4  # frames of each lane and checkpoints handed over and not yet written
+BEHIND = 2  # segments of each lane that wait to be encoded
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What going on after `done` frames takes: see Checkpoint. state: None where the next frame begins a shot."""
+    """What going on from here takes: see Checkpoint. state: None where every lane's next frame begins a shot."""
 
-    done: int
+    at: tuple[int, ...]
     seconds: float
     state: "Packed | None"
-    seen: tuple[int, ...]
+    seen: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,26 @@ class Pair:
 
 
 class JobWriter:
-    """Takes every frame of the plan from the first that the job lacks, in order, and checkpoints between them."""
+    """Takes every frame of the plan that the job lacks, those of each lane in order, and checkpoints between them."""
 
     def __init__(self, job: Job, info: VideoInfo) -> None:
         """info: what probe found in the source."""
-        self.job, self.info = job, info
-        self._ends = {last for _, last in job.segments}
-        self._log: FrameLog | None = None
+        self.job = job
+        self._segments = job.segments
+        self._firsts = [first for first, _ in self._segments]
+        self._ends = {last for _, last in self._segments}
+        self._lasts = [lane.last for lane in job.plan.ranges]
+        self._logs: dict[int, FrameLog] = {}
+        self._handed: set[int] = set(job.sealed)  # segments that are sealed, or being sealed
         self._kept = time.monotonic()
         self._cost = 0.0  # seconds that the last checkpoint took
         self._waiting = False  # for a checkpoint to be written
-        self._channel: Channel[KeptFrame | Moment | Pair] = Channel(WAITING)
+        self._channel: Channel[KeptFrame | Moment | Pair] = Channel(WAITING * len(self._lasts))
         self._thread = threading.Thread(target=self._work, name="nst-video job", daemon=True)
+        self._sealer = _Sealer(job, info)
 
     def __enter__(self) -> Self:
+        self._sealer.start()
         self._thread.start()
         return self
 
@@ -77,15 +87,20 @@ class JobWriter:
     ) -> None:
         self._channel.close()
         self._thread.join()
+        self._sealer.leave()
 
     def write(self, item: KeptFrame | Pair) -> None:
-        """The next frame, or a pair for the contact sheet. Raises what writing an earlier one raised."""
+        """The next frame of a lane, or a pair for the contact sheet. Raises what writing an earlier one raised."""
         self._channel.put(item)
 
-    def wants(self, done: int) -> bool:
-        """Whether it is time for a checkpoint after `done` frames: at the end of every segment, and now and then."""
+    def wants(self, at: tuple[int, ...]) -> bool:
+        """Whether it is time for a checkpoint where the lanes are at these frames: now and then, and at the end of each
+        segment of the first lane that goes on, as the others' end at about the same time.
+        """
         pause = min(SELDOM, max(OFTEN, self._cost / SHARE))
-        return done in self._ends or (not self._waiting and time.monotonic() - self._kept >= pause)
+        going = [position for position, last in zip(at, self._lasts, strict=True) if position < last]
+        ends = not going or going[0] in self._ends
+        return ends or (not self._waiting and time.monotonic() - self._kept >= pause)
 
     def keep(self, moment: Moment) -> None:
         """A checkpoint after the frames written so far."""
@@ -97,6 +112,8 @@ class JobWriter:
         self._channel.finish()
         self._thread.join()
         self._channel.check()
+        with errors_of(self.job):
+            self._sealer.finish()
 
     # ------------------------------------------------------------------------------------------ on the thread
 
@@ -109,74 +126,117 @@ class JobWriter:
         except BaseException as error:
             self._channel.close(error)
         finally:
-            if self._log is not None:
-                self._log.close()
+            for log in self._logs.values():
+                log.close()
 
     def _catch_up(self) -> None:
-        """Goes on where the last process ended: encodes what it could not, and opens the log of the open segment."""
-        self._encode_anew()
-        segment = len(self.job.ledger.sealed)
-        if segment == len(self.job.segments):
-            return
-        first, last = self.job.segments[segment]
-        path, done = self.job.frames_path(segment), self.job.done
-        if done > first:
-            keep = intact(path, first)[done - first - 1]
-            self._log = FrameLog(path, self.job.plan.size, keep=keep)
-            if done == last:
-                self._seal()
-
-    def _encode_anew(self) -> None:
-        """Encodes segments whose frames are kept, after the codec was changed."""
-        for number, sealed in enumerate(self.job.ledger.sealed):
-            if self.job.kind == "video" and sealed.video is None and not self._channel.closed:
-                video, delay = self._encode(number)
-                if video is None:
-                    return
-                before, after = self.job.ledger.sealed[:number], self.job.ledger.sealed[number + 1 :]
-                fresh = Sealed(sealed.first, sealed.last, sealed.pts, video, delay, sealed.frames)
-                self.job.record(sealed=(*before, fresh, *after))
+        """Goes on where the last process ended: opens the logs of the open segments, hands over those that are full."""
+        for number, count in enumerate(self.job.finished):
+            if count and number not in self._handed:
+                path, first = self.job.frames_path(number), self._firsts[number]
+                self._logs[number] = FrameLog(path, self.job.plan.size, keep=intact(path, first)[count - 1])
+        self._hand_over(self.job.positions)
 
     def _frame(self, frame: KeptFrame) -> None:
-        if self._log is None:
-            path = self.job.frames_path(len(self.job.ledger.sealed))
-            self._log = FrameLog(path, self.job.plan.size)
+        number = bisect(self._firsts, frame.number) - 1
+        if number not in self._logs:
+            self._logs[number] = FrameLog(self.job.frames_path(number), self.job.plan.size)
             sync_folder(self.job.folder)
-        self._log.append(frame)
+        self._logs[number].append(frame)
 
     def _pair(self, pair: Pair) -> None:
         write_picture(self.job.pair_path(pair.number), pair.both)
 
     def _moment(self, moment: Moment) -> None:
-        assert self._log is not None
         begun = time.monotonic()
-        self._log.sync()
+        for log in self._logs.values():
+            log.sync()
         state, before = None, self.job.ledger.checkpoint
         if moment.state is not None:
-            path = self.job.path(f"state-{moment.done:08}.safetensors")
+            path = self.job.path(f"state-{sum(moment.at):08}.safetensors")
             write_whole(path, moment.state.to_bytes())
             state = KeptFile.of(path)
-        self.job.record(checkpoint=Checkpoint(moment.done, moment.seconds, state, moment.seen))
+        self.job.record(checkpoint=Checkpoint(moment.at, moment.seconds, state, moment.seen))
         if before is not None and before.state is not None and before.state != state:
             self.job.path(before.state.name).unlink(missing_ok=True)
         self._cost, self._waiting = time.monotonic() - begun, False
-        if moment.done in self._ends:
-            self._seal()
+        self._hand_over(moment.at)
 
-    def _seal(self) -> None:
-        """Makes the open segment, whose frames are all there, a finished one."""
-        assert self._log is not None
-        self._log.close()
-        self._log = None
-        number = len(self.job.ledger.sealed)
+    def _hand_over(self, at: tuple[int, ...]) -> None:
+        """Has the segments sealed whose frames are all there, and counted as finished, where the lanes are at these
+        frames.
+        """
+        for number, log in list(self._logs.items()):
+            lane = bisect(self._lasts, self._firsts[number])
+            if at[lane] >= self._segments[number][1]:
+                log.close()
+                del self._logs[number]
+                self._handed.add(number)
+                self._sealer.seal(number)
+
+    _HANDLERS: ClassVar[dict[type, Callable[..., None]]] = {KeptFrame: _frame, Moment: _moment, Pair: _pair}
+
+
+class _Sealer:
+    """Makes segments finished ones, in threads of its own: painting and keeping do not wait for the encoder, as long as
+    it does not fall some segments behind.
+    """
+
+    def __init__(self, job: Job, info: VideoInfo) -> None:
+        self.job, self.info = job, info
+        # An encoder keeps about four cores busy.
+        threads = max(1, (os.cpu_count() or 1) // 4)
+        self._pool = ThreadPoolExecutor(threads, "nst-video seal")
+        self._room = threading.Semaphore(threads - 1 + BEHIND * len(job.plan.ranges))
+        self._futures: list[Future[None]] = []
+        self._left = False
+
+    def start(self) -> None:
+        """Begin, with what the last process did not come to."""
+        self._submit(self._encode_anew)
+
+    def seal(self, number: int) -> None:
+        """Seal a segment whose frames are all on the disk. Raises what sealing an earlier one raised."""
+        self._submit(partial(self._seal, number))
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        for future in [future for future in self._futures if future.done()]:
+            self._futures.remove(future)
+            future.result()
+        self._room.acquire()
+        future = self._pool.submit(work)
+        future.add_done_callback(lambda _: self._room.release())
+        self._futures.append(future)
+
+    def finish(self) -> None:
+        """Waits until everything is sealed, and raises what that raised."""
+        for future in self._futures:
+            future.result()
+        self._pool.shutdown()
+
+    def leave(self) -> None:
+        """Give up; what is not sealed is by the next process."""
+        self._left = True
+        self._pool.shutdown(cancel_futures=True)
+
+    def _encode_anew(self) -> None:
+        """Encodes segments whose frames are kept, after the codec was changed."""
+        for number, sealed in self.job.sealed.items():
+            if self.job.kind == "video" and sealed.video is None and not self._left:
+                video, delay = self._encode(number)
+                if video is None:
+                    return
+                self.job.seal(replace(sealed, video=video, delay=delay))
+
+    def _seal(self, number: int) -> None:
         first, last = self.job.segments[number]
         path, options = self.job.frames_path(number), self.job.plan.options
         video, delay = self._encode(number) if self.job.kind == "video" else (None, 0)
-        if self._channel.closed:
+        if self._left:
             return
         frames = KeptFile.of(path) if options.lossless or video is None else None
         pts = self.job.plan.pts[first], self.job.plan.pts[last - 1]
-        self.job.record(sealed=(*self.job.ledger.sealed, Sealed(first, last, pts, video, delay, frames)))
+        self.job.seal(Sealed(first, last, pts, video, delay, frames))
         if frames is None:
             path.unlink()
 
@@ -187,14 +247,12 @@ class JobWriter:
             self.job.video_path(number),
             read_frames(self.job.frames_path(number)),
             self.job.plan.pts[first:last],
-            stopped=lambda: self._channel.closed,
+            stopped=lambda: self._left,
             path=self.job.plan.output,
             info=self.info,
             **_encoding(self.job),
         )
         return encoded or (None, 0)
-
-    _HANDLERS: ClassVar[dict[type, Callable[..., None]]] = {KeptFrame: _frame, Moment: _moment, Pair: _pair}
 
 
 def publish(job: Job, info: VideoInfo, summary: dict[str, Any], stopped: Callable[[], bool]) -> bool:

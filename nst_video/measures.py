@@ -39,6 +39,13 @@ def warp_error(current: Tensor, previous: Tensor, flow: Tensor, mask: Tensor) ->
     return masked_mean((current - motion.warp(previous, flow)).square(), mask)
 
 
+def warp_errors(current: Tensor, previous: Tensor, flow: Tensor, mask: Tensor) -> Tensor:
+    """E_warp of each of L pairs, float64 (L,), on the device and without waiting for it; arguments as `warp_error`."""
+    exact = torch.float32 if mask.device.type == "mps" else torch.float64  # Apple's GPUs have no doubles
+    gaps = (current - motion.warp(previous, flow)).square().mean(1, keepdim=True)
+    return (mask * gaps).sum((1, 2, 3), dtype=exact) / mask.sum((1, 2, 3), dtype=exact)
+
+
 def style_distance(features: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> float:
     """Mean over the layers of `targets` of ||G(out) - G(style)||^2 / ||G(style)||^2, G = F F' / M, each with its own M.
 

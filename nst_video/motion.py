@@ -5,7 +5,9 @@ A flow is *backward*: `current(x) ~ reference(x + flow(x))`, in pixels, channel 
 """
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -28,11 +30,13 @@ class Motion:
 
     flows (L, J, 2, H, W): backward flow to each reference, in pixels. trust (L, J, 1, H, W) in [0, 1]: 1 where the
     reference shows the same surface, 0 where it does not; the long-term rule is already applied, so at every place
-    the trusts of the J references sum to at most 1.
+    the trusts of the J references sum to at most 1. anchor (L, 3, H, W): a frame that comes later and was painted
+    before; the last of the flows and trusts, one more than J, are to it.
     """
 
     flows: Tensor
     trust: Tensor
+    anchor: Tensor | None = None
 
     @staticmethod
     def none(lanes: int, height: int, width: int) -> "Motion":
@@ -42,11 +46,20 @@ class Motion:
     @property
     def references(self) -> int:
         """J, the number of references."""
-        return self.flows.shape[1]
+        return self.flows.shape[1] - int(self.anchor is not None)
 
     def to(self, device: torch.device | str) -> "Motion":
         """The same motion on another device."""
-        return Motion(self.flows.to(device), self.trust.to(device))
+        anchor = None if self.anchor is None else self.anchor.to(device)
+        return Motion(self.flows.to(device), self.trust.to(device), anchor)
+
+    def drawn_to(self, anchor: Tensor, ahead: "Motion", share: float) -> "Motion":
+        """This with a painted frame (L, 3, H, W) that comes later as one more reference: where `ahead`, the motion
+        against it, can be trusted, it has this share of the trust, and the references before have the rest.
+        """
+        held = share * ahead.trust
+        flows = torch.cat([self.flows, ahead.flows], dim=1)
+        return Motion(flows, torch.cat([self.trust * (1 - held), held], dim=1), anchor)
 
 
 def flow(current: np.ndarray, reference: np.ndarray, preset: str = "medium") -> np.ndarray:
@@ -173,10 +186,64 @@ def trust(current: Tensor, reference: Tensor, backward: Tensor, forward: Tensor)
     return blur(certain.float(), 1.0) * certain
 
 
+@dataclass(frozen=True)
+class Flows:
+    """The optical flow between a frame and J earlier ones, nearest first, both ways and as it was found: what a Motion
+    is made from.
+
+    current uint8 (H, W, 3), references J of the same; backward, forward: J flows float32 (H, W, 2) in pixels.
+    """
+
+    current: np.ndarray
+    references: tuple[np.ndarray, ...]
+    backward: tuple[np.ndarray, ...]
+    forward: tuple[np.ndarray, ...]
+
+    @staticmethod
+    def between(current: np.ndarray, references: Sequence[np.ndarray], preset: str = "medium") -> "Flows":
+        """Found with the settings of `preset`, a key of FLOW_PRESETS, or "mixed": "medium" to the nearest reference and
+        "fast" to the others. OpenCV and NumPy do all of it, without the interpreter's lock.
+        """
+        nearest, others = ("medium", "fast") if preset == "mixed" else (preset, preset)
+        presets = [nearest, *[others] * len(references)]
+        pairs = list(zip(references, presets, strict=False))
+        return Flows(
+            current,
+            tuple(references),
+            tuple(flow(current, reference, chosen) for reference, chosen in pairs),
+            tuple(flow(reference, current, chosen) for reference, chosen in pairs),
+        )
+
+    def motion(self, device: torch.device | str = "cpu") -> Motion:
+        """The flows without their noise, and how far each can be trusted, on a device and computed there."""
+        if not self.references:
+            return Motion.none(1, *self.current.shape[:2]).to(device)
+        # On a GPU all at once, because each call costs there; on a CPU one after the other, because memory does.
+        together = 1 if torch.device(device).type == "cpu" else len(self.references)
+        current = colors.to_image(self.current[None], device)
+        found = [
+            self._settled(current, slice(first, first + together)) for first in range(0, len(self.references), together)
+        ]
+        flows, masks = (torch.cat(part)[None] for part in zip(*found, strict=True))
+        return Motion(flows, losses.long_term(masks))
+
+    def _settled(self, current: Tensor, which: slice) -> tuple[Tensor, Tensor]:
+        """The flow (J, 2, H, W) and the trust (J, 1, H, W) of some of the references."""
+        references = colors.to_image(np.stack(self.references[which]), current.device)
+        backward, forward = (_to_flows(part[which], current.device) for part in (self.backward, self.forward))
+        backward = drop_noise(backward, current, references)
+        return backward, trust(current, references, backward, forward)
+
+
+def _to_flows(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """J flows float32 (H, W, 2) -> (J, 2, H, W)."""
+    return torch.from_numpy(np.stack(arrays)).to(device).permute(0, 3, 1, 2).contiguous()
+
+
 class MotionWindow:
     """The reference frames of one shot, and the motion of each new frame against them.
 
-    `references` are the distances J in frames, nearest first; `preset` is a key of FLOW_PRESETS.
+    `references` are the distances J in frames, nearest first; `preset` is as for `Flows.between`.
     """
 
     def __init__(self, references: tuple[int, ...] = (1, 2, 4), preset: str = "medium"):
@@ -190,21 +257,26 @@ class MotionWindow:
 
     def step(self, rgb: np.ndarray, first: bool = False) -> Motion:
         """Motion of the uint8 (H, W, 3) frame against the frames given before; `first` forgets those."""
+        return self.later(rgb, first)().motion()
+
+    def later(self, rgb: np.ndarray, first: bool = False) -> Callable[[], Flows]:
+        """As `step`, but what takes time is only done when the result is called, in whatever thread."""
         if first:
             self.frames.clear()
-        found = [self._against(rgb, self.frames[-j]) for j in self.references if j <= len(self.frames)]
+        references = [self.frames[-j] for j in self.references if j <= len(self.frames)]
         self.frames.append(rgb)
-        if not found:
-            return Motion.none(1, *rgb.shape[:2])
-        flows, masks = (torch.stack(part, dim=1) for part in zip(*found, strict=True))
-        return Motion(flows, losses.long_term(masks))
+        return partial(Flows.between, rgb, references, self.preset)
 
-    def _against(self, rgb: np.ndarray, reference_rgb: np.ndarray) -> tuple[Tensor, Tensor]:
-        current, reference = colors.to_image(rgb[None]), colors.to_image(reference_rgb[None])
-        backward = to_flow(flow(rgb, reference_rgb, self.preset))
-        forward = to_flow(flow(reference_rgb, rgb, self.preset))
-        backward = drop_noise(backward, current, reference)
-        return backward, trust(current, reference, backward, forward)
+
+@dataclass(frozen=True)
+class NoFlows:
+    """Stands in for Flows where the motion is known beforehand."""
+
+    known: Motion
+
+    def motion(self, device: torch.device | str = "cpu") -> Motion:
+        """It, on a device."""
+        return self.known.to(device)
 
 
 class StillWindow:
@@ -224,3 +296,7 @@ class StillWindow:
             self.begun = True
             return Motion.none(1, height, width)
         return Motion(torch.zeros(1, 1, 2, height, width), torch.ones(1, 1, 1, height, width))
+
+    def later(self, rgb: np.ndarray, first: bool = False) -> Callable[[], NoFlows]:
+        """As that of a MotionWindow."""
+        return partial(NoFlows, self.step(rgb, first))

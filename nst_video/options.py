@@ -80,6 +80,7 @@ _WEIGHT = Number(0, 1e12)
 _CURVED_WEIGHT = Curve(0, 1e12)
 _TILE = Number(MINIMAL_TILE, 16384, whole=True)
 _COUNT = Number(1, 100_000, whole=True)
+MOST_LANES = 64
 _CURVED_COUNT = Curve(1, 100_000, whole=True)
 _BY_QUALITY = "by --quality"
 _BY_LOSS = "by --loss"
@@ -199,7 +200,11 @@ class CoherenceOptions:
         "how many frames back the frames lie that each frame is compared with",
         metavar="FRAMES",
     )
-    flow: str = option("medium", Choice(("ultrafast", "fast", "medium")), "care taken with the optical flow")
+    flow: str = option(
+        "medium",
+        Choice(("ultrafast", "fast", "mixed", "medium")),
+        "care taken with the optical flow; mixed: medium to the frame before, fast to those before that",
+    )
     cut_threshold: float = option(
         27.0, Number(0, 255), "change between frames that counts as a cut; 0 = the video has no cuts", metavar="X"
     )
@@ -286,6 +291,12 @@ class MachineOptions:
         metavar="SIZE",
         short="--memory",
         unset="what is free",
+    )
+    lanes: int | str = option(
+        "auto",
+        Number(1, MOST_LANES, whole=True, words=("auto",)),
+        "parts of the video that are painted side by side, as one batch; auto: by measurement on a GPU, one on a CPU",
+        metavar="N",
     )
     threads: int | None = option(None, Number(1, 1024, whole=True), "CPU threads", metavar="N", unset="one per core")
     offline: bool = option(False, Flag(), "never download weights")

@@ -1,7 +1,7 @@
-"""A painted frame and its report, and where a render begins: what stands between painting and keeping."""
+"""A painted frame and its report, and how far painting is: what stands between painting and keeping."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ class FrameReport:
 
     time: seconds in the input. losses: the weighted terms at the end. e_warp: mean squared difference to the previous
     painted frame moved along the flow, where the flow is trusted, in [0, 1]² (None on the first frame of a shot).
-    took: seconds from the frame's arrival to its end.
+    joint: the same between this frame and the next, where that is the first of the next lane. took: seconds from the
+    frame's arrival to its end; of frames painted side by side each has its part.
     """
 
     frame: int
@@ -29,22 +30,18 @@ class FrameReport:
     losses: dict[str, float]
     e_warp: float | None
     took: float
+    joint: float | None = None
 
 
 @dataclass(frozen=True)
 class Painted:
-    """A frame that is done: pictures uint8 (H, W, 3); what the next one starts from: the stylizer's state, the painted
-    image (1, 3, H, W), and the CRC-32 of the last input pictures.
-    """
+    """A frame that is done: pictures uint8 (H, W, 3), its report, and the losses after each evaluation."""
 
     report: FrameReport
     trace: tuple[float, ...]
     terms: dict[str, tuple[float, ...]]
     before: np.ndarray
     after: np.ndarray
-    state: Any
-    image: "Tensor"
-    seen: tuple[int, ...]
 
     @property
     def row(self) -> dict[str, Any]:
@@ -53,14 +50,29 @@ class Painted:
 
 
 @dataclass(frozen=True)
-class Start:
-    """The first frame to paint, and what the one before it left; `seconds` of work were done before."""
+class Standing:
+    """How far a lane is: the next frame to paint, and what it starts from. state, image (1, 3, H, W): what the stylizer
+    left of the frame before, and that frame as it was painted; None where the next frame begins a shot. seen: by what
+    the last input pictures are known again. anchor (1, 3, H, W): the first frame of the lane as it was painted, for as
+    long as the lane before it, which ends there, may need it.
+    """
 
     frame: int = 0
-    seconds: float = 0.0
     state: Any = None
     image: "Tensor | None" = None
     seen: tuple[int, ...] = ()
+    anchor: "Tensor | None" = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """Frames that were painted side by side, at most one of each lane, without those that are thrown away; and how far
+    all lanes are then: the next frame of each, and what it starts from.
+    """
+
+    painted: tuple[Painted, ...]
+    positions: tuple[int, ...]
+    standings: Callable[[], tuple[Standing, ...]]
 
 
 def row_of(report: FrameReport, trace: Iterable[float], terms: Mapping[str, Iterable[float]]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from nst_video.curves import Curves
 from nst_video.dreaming.specs import check_octaves, dreamed_layers, tile_for
 from nst_video.errors import InputError, UsageError
 from nst_video.guarded import look as look_at
+from nst_video.lanes import Lane, lanes_of
 from nst_video.layers import DISTILLED, check_layers, smallest_side
 from nst_video.memory import available_memory
 from nst_video.music.conduct import conduct
@@ -35,6 +36,7 @@ from nst_video.options import (
 )
 from nst_video.plain import plain, tuples
 from nst_video.settings import GROUPS, Settings, groups_from_json
+from nst_video.shots import segments
 from nst_video.soundtrack import Heard, Song
 from nst_video.survey import Request, Survey, open_input, probe_input, with_duration
 from nst_video.timeline import Timeline
@@ -64,7 +66,9 @@ class Plan:
     size: (width, height) in pixels. pts: presentation timestamp of every frame to render, in `time_base` seconds.
     shots: (first, last + 1) frame numbers, without gaps. seeds: one for each shot. dream: None where frames are painted
     in the styles, of which a dream has none. song: music in place of the input's own sound. curves: for every option
-    that changes, its value for every frame; the option itself holds that of the first one.
+    that changes, its value for every frame; the option itself holds that of the first one. lanes: the parts of the
+    render that are painted side by side, () for one; together: how many of them at most as one batch, where memory ran
+    out.
     """
 
     input: str
@@ -84,11 +88,24 @@ class Plan:
     music: MusicOptions = field(default_factory=MusicOptions)
     song: Song | None = None
     curves: Curves = field(default_factory=dict)
+    lanes: tuple[Lane, ...] = ()
+    together: int | None = None
 
     @property
     def settings(self) -> Settings:
         """The groups of options, settled."""
         return Settings(**{name: getattr(self, name) for name in GROUPS})
+
+    @property
+    def ranges(self) -> tuple[Lane, ...]:
+        """The lanes; one where none are named."""
+        return self.lanes or lanes_of(self.shots, 1)
+
+    @property
+    def segments(self) -> tuple[tuple[int, int], ...]:
+        """The parts (first frame, last + 1) that are encoded on their own, in order; each lies within one lane."""
+        frame_bytes = self.size[0] * self.size[1] * 3
+        return tuple(part for lane in self.ranges for part in segments(lane.cut(self.shots), frame_bytes))
 
     @property
     def frames(self) -> int:
@@ -107,8 +124,11 @@ class Plan:
         made = groups_from_json(data)
         rest = {item.name: tuples(data[item.name]) for item in fields(cls) if item.name in data.keys() - made.keys()}
         styles = tuple(Style(**style) for style in data["styles"])
+        lanes = tuple(Lane(**lane) for lane in data.get("lanes", ()))
         song = Song.from_json(data["song"]) if data.get("song") else None
-        return cls(**rest | made | {"styles": styles, "time_base": Fraction(data["time_base"]), "song": song})
+        return cls(
+            **rest | made | {"styles": styles, "time_base": Fraction(data["time_base"]), "song": song, "lanes": lanes}
+        )
 
     def heard(self, info: VideoInfo, frames: int | None = None) -> Heard | None:
         """The music under the first `frames` (None: all) of the render; info: what probe found in the input."""
@@ -141,6 +161,10 @@ def make_plan(
     shares = shares_of(styles, settings)
     kind = _check_output(input, shares, output, settings.options)
     plan = settle(input, styles, output, settings)
+    if kind != "picture":
+        from nst_video.lanecount import with_lanes  # that comes after plans, and may load the encoder to measure
+
+        plan = with_lanes(plan)
     less = given_up(settings.effort, plan.effort)
     if less:
         log.warning("%s takes more memory than there is: %s", "x".join(map(str, plan.size)), less)

@@ -1,40 +1,32 @@
 """The render: frames go from reader past motion and stylizer into the writer, one way, in bounded memory."""
 
 import logging
-import math
 import os
 import time
-import zlib
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import islice
-from statistics import fmean
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nst_video.ahead import Ahead
 from nst_video.codecs import output_kind
-from nst_video.curves import controls_at
 from nst_video.errors import InputError, ResourceError, Stopped
 from nst_video.job import Job, remove_folder
 from nst_video.jobwriter import is_published
-from nst_video.painted import FrameReport, Painted, Start, report_of
+from nst_video.painted import FrameReport, Painted, report_of
 from nst_video.plan import Plan, StyleLike, make_plan
 from nst_video.resume import open_job
 from nst_video.settings import DREAM, Settings, split_options
 from nst_video.sinks import FileSink, JobSink, Sink
 from nst_video.stepdown import Frugal, is_out_of_memory
 from nst_video.stylizers import FrameStylizer, make_stylizer
-from nst_video.survey import open_input, probe_input
+from nst_video.survey import probe_input
+from nst_video.upcoming import Feed
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from nst_video.motion import Motion, MotionWindow, StillWindow
-    from nst_video.stylizer import StepReport
+    pass
 
 __all__ = [
     "FrameReport",
@@ -49,8 +41,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-_AHEAD = 2  # frames whose motion is computed before the stylizer asks for them
 
 
 @dataclass(frozen=True)
@@ -186,6 +176,7 @@ def render_plan(
         ResourceError: not enough memory or disk.
         Stopped: `stop`, which is asked after every frame, said so.
     """
+    plan = replace(plan, lanes=())  # frames are written in order, as they come
     return _render(plan, stylizer, FileSink(plan, probe_input(plan.input, plan.options)), progress, stop)
 
 
@@ -214,6 +205,8 @@ def _render(
     """Every frame that the sink lacks, through the stylizer into the sink."""
     import torch
 
+    from nst_video.painting import paint
+
     torch.set_num_threads(plan.machine.threads or torch.get_num_threads())
     torch.backends.cudnn.deterministic = True  # the same seed gives the same frames; the default may pick by timing
     rows = [report_of(row) for row in sink.rows()]
@@ -222,124 +215,27 @@ def _render(
         begun = time.perf_counter()
         if resumed < plan.frames:
             stylizer = stylizer or Frugal(plan, make_stylizer, sink.replan)
-            start = sink.start(stylizer, plan.machine.device)
-            with Ahead(_moving_frames(plan, start), depth=_AHEAD) as frames:
-                for painted in _paint(plan, stylizer, frames, start):
-                    rows.append(painted.report)
+            starts = sink.start(stylizer, plan.machine.device)
+            with Feed(plan) as feed, closing(paint(plan, stylizer, feed, starts)) as rounds:
+                for painted in rounds:
                     elapsed = time.perf_counter() - begun
-                    at_stop = stopped() and len(rows) < plan.frames
-                    sink.write(painted, start.seconds + elapsed, checkpoint=at_stop)
-                    if progress is not None:
-                        progress(_progress(painted, len(rows), plan.frames, resumed, elapsed))
+                    at_stop = stopped() and len(rows) + len(painted.painted) < plan.frames
+                    sink.write(painted, sink.seconds + elapsed, checkpoint=at_stop)
+                    for frame in painted.painted:
+                        rows.append(frame.report)
+                        if progress is not None:
+                            progress(_progress(frame, len(rows), plan.frames, resumed, elapsed))
                     if at_stop:
                         sink.stop()
                         raise _stopped(len(rows), plan, sink)
         if len(rows) != plan.frames:
             raise InputError(f"{plan.input} gave {len(rows)} frames where {plan.frames} were planned; did it change?")
         seconds = sink.seconds + time.perf_counter() - begun
+        rows.sort(key=lambda row: row.frame)
+        _tell_joints(rows)
         if not sink.finish(lambda: _result(plan, rows, seconds).to_json(), stopped):
             raise _stopped(len(rows), plan, sink)
     return _result(plan, rows, sink.seconds + time.perf_counter() - begun)
-
-
-@dataclass(frozen=True)
-class _Moving:
-    """A frame on its way: its number, its timestamp, its picture, and how it follows from the frames before it."""
-
-    number: int
-    shot: int
-    first: bool
-    pts: int
-    rgb: np.ndarray
-    motion: "Motion"
-
-
-def _moving_frames(plan: Plan, start: Start) -> Generator[_Moving, None, None]:
-    """Every frame of the plan from the start on with its motion; the window of reference frames is all it holds."""
-    from nst_video.motion import MotionWindow, StillWindow
-
-    still = plan.options.duration is not None
-    window = StillWindow() if still else MotionWindow(plan.coherence.references, plan.coherence.flow)
-    beginnings = {first: shot for shot, (first, _) in enumerate(plan.shots)}
-    shot = sum(first <= start.frame for first in beginnings) - 1
-    for number, rgb in _frames_from(plan, start, window):
-        first = number in beginnings
-        shot = beginnings.get(number, shot)
-        yield _Moving(number, shot, first, plan.pts[number], rgb, window.step(rgb, first=first))
-
-
-def _frames_from(plan: Plan, start: Start, window: "MotionWindow | StillWindow") -> Iterator[tuple[int, np.ndarray]]:
-    """The frames from the start on, after the ones before it are in the window.
-
-    They are known again by what was seen of them. Going there directly is quick; where that gives other pictures, as
-    in a damaged file, everything is decoded from the beginning as it was then.
-    """
-    before = start.frame - len(start.seen)
-    shot = max(first for first, _ in plan.shots if first <= start.frame)
-    # Without anything to know them by, a seek cannot be trusted.
-    for directly in (True, False) if start.seen and plan.options.on_error == "fail" else (False,):
-        first = before if directly else 0
-        frames = _numbered(plan, first)
-        past = [(number, rgb) for number, rgb in islice(frames, start.frame - first) if number >= before]
-        if tuple(seen(rgb) for _, rgb in past) == start.seen:
-            for number, rgb in past:
-                if number >= shot:
-                    window.remember(rgb)
-            yield from frames
-            return
-        frames.close()
-    raise InputError(f"{plan.input} shows other pictures before frame {start.frame} than it did; it has changed")
-
-
-def _numbered(plan: Plan, first: int) -> Generator[tuple[int, np.ndarray], None, None]:
-    """The frames from number `first` on."""
-    start_pts = probe_input(plan.input, plan.options).start_pts
-    start = (plan.pts[first] - start_pts) * plan.time_base if first else None
-    with open_input(plan.input, plan.options, size=plan.size, start=start) as reader:
-        timed = (pair for batch in reader for pair in zip(batch.pts, batch.rgb, strict=True))
-        for number, (pts, rgb) in enumerate(islice(timed, plan.frames - first), first):
-            if pts != plan.pts[number]:
-                raise InputError(f"{plan.input} has frame {number} at {pts}, not at {plan.pts[number]}; it has changed")
-            yield number, rgb
-
-
-def seen(rgb: np.ndarray) -> int:
-    """By what a picture is known again: its CRC-32."""
-    return zlib.crc32(np.ascontiguousarray(rgb).data)
-
-
-def _paint(plan: Plan, stylizer: FrameStylizer, frames: Iterator[_Moving], start: Start) -> Iterator[Painted]:
-    """The chain: each frame starts from what the one before it left, and every shot starts anew."""
-    from nst_video.colors import to_image, to_rgb
-
-    clock, device = float(plan.pts[max(start.frame - 1, 0)] * plan.time_base), plan.machine.device
-    state, painted = start.state, start.image
-    last_seen = deque(start.seen, maxlen=max(plan.coherence.references))
-    for frame in frames:
-        begun = time.perf_counter()
-        now = float(frame.pts * plan.time_base)
-        if frame.first:
-            state, painted = stylizer.initial_state(plan.seeds[frame.shot]), None
-        controls = controls_at(plan.curves, frame.number, time=now, dt=now - clock if frame.number else 0.0)
-        motion = frame.motion.to(device)
-        previous = painted
-        painted, state = stylizer.step(to_image(frame.rgb[None], device), motion, state, controls)
-        # A picture that lasts may be zoomed into, of which the motion, which is none, knows nothing.
-        lasting = plan.options.duration is not None
-        e_warp = None if previous is None or lasting else _warp_error(painted, previous, motion)
-        done = time.perf_counter()
-        last_seen.append(seen(frame.rgb))
-        yield Painted(
-            report=_report(frame, now, state.report, e_warp, done - begun),
-            trace=state.report.trace if state.report else (),
-            terms=state.report.terms if state.report else {},
-            before=frame.rgb,
-            after=to_rgb(painted)[0],
-            state=state,
-            image=painted,
-            seen=tuple(last_seen),
-        )
-        clock = now
 
 
 def _progress(painted: Painted, done: int, frames: int, resumed: int, elapsed: float) -> Progress:
@@ -348,30 +244,8 @@ def _progress(painted: Painted, done: int, frames: int, resumed: int, elapsed: f
 
 
 def _stopped(done: int, plan: Plan, sink: Sink) -> Stopped:
-    return Stopped(f"stopped after frame {done:,} of {plan.frames:,}; {sink.how_to_go_on()}")
-
-
-def _warp_error(painted: "Tensor", previous: "Tensor", motion: "Motion") -> float | None:
-    """E_warp against the frame before by the motion already known; None where no place of it can be trusted."""
-    from nst_video.measures import warp_error
-
-    error = warp_error(painted, previous, motion.flows[:, 0], motion.trust[:, 0])
-    return None if math.isnan(error) else error
-
-
-def _report(frame: _Moving, now: float, step: "StepReport | None", e_warp: float | None, took: float) -> FrameReport:
-    """The row of a frame; a stylizer that does not count its work leaves zeros."""
-    return FrameReport(
-        frame=frame.number,
-        pts=frame.pts,
-        time=now,
-        shot=frame.shot,
-        evaluations=step.evaluations if step else 0,
-        rejected=step.rejected if step else 0,
-        losses=dict(step.losses) if step else {},
-        e_warp=e_warp,
-        took=took,
-    )
+    after = f"frame {done:,} of" if len(plan.ranges) == 1 else f"{done:,} frames of"
+    return Stopped(f"stopped after {after} {plan.frames:,}; {sink.how_to_go_on()}")
 
 
 @contextmanager
@@ -388,9 +262,18 @@ def _memory_errors(plan: Plan) -> Iterator[None]:
         ) from error
 
 
+def _tell_joints(rows: Sequence[FrameReport]) -> None:
+    """A line on how well lanes meet within a shot."""
+    joints = [row.joint for row in rows if row.joint is not None]
+    elsewhere = [row.e_warp for row in rows if row.e_warp is not None]
+    if joints and elsewhere:
+        worst, usual = max(joints), median(elsewhere)
+        log.info("where lanes meet in a shot E_warp is %.1e at most, in the median elsewhere %.1e", worst, usual)
+
+
 def _result(plan: Plan, rows: Sequence[FrameReport], seconds: float) -> Result:
     terms = sorted({term for row in rows for term in row.losses})
-    coherence = [row.e_warp for row in rows if row.e_warp is not None]
+    coherence = [error for row in rows for error in (row.e_warp, row.joint) if error is not None]
     return Result(
         output=plan.output,
         frames=len(rows),

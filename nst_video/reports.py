@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nst_video.errors import ResourceError, UsageError
+from nst_video.files import write_whole
 from nst_video.painted import row_of
 from nst_video.pictures import contact_sheet, write_picture
 from nst_video.plots import INSTALL, plot_trace
@@ -63,22 +64,33 @@ def check_reports(
 
 @contextmanager
 def writing_trace(path: Path, earlier: Iterable[Mapping[str, Any]] = ()) -> Iterator[Watcher]:
-    """Write a JSON line for every frame as it is done, its report and the loss and its terms after each evaluation;
-    then the plot. `earlier`: the lines of frames that were done in an earlier run.
+    """Write a JSON line for every frame as it is done, its report and the loss and its terms after each evaluation; at
+    the end they are in the order of the frames. Then the plot. `earlier`: the lines of frames that were done in an
+    earlier run.
     """
     curves: dict[str, tuple[float, ...]] = {}
+    written: list[int] = []
     path.write_text("", encoding="utf-8")
 
     def write(row: Mapping[str, Any]) -> None:
         # Opened for each line: a render is long, and what it has written so far can be read meanwhile.
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
+        written.append(row["frame"])
         curves[f"frame {row['frame']}"] = tuple(math.nan if value is None else value for value in row["trace"])
 
     for row in earlier:
         write(row)
     yield lambda progress: write(row_of(progress.report, progress.trace, progress.terms))
-    plot_trace(curves, plot_of(path))
+    if written != sorted(written):
+        _sort_trace(path)
+    plot_trace({f"frame {number}": curves[f"frame {number}"] for number in sorted(written)}, plot_of(path))
+
+
+def _sort_trace(path: Path) -> None:
+    """The lines of lanes that were painted side by side, by their frames."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    write_whole(path, "".join(sorted(lines, key=lambda line: json.loads(line)["frame"])).encode())
 
 
 def sheet_frames(frames: int) -> frozenset[int]:

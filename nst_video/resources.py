@@ -8,7 +8,6 @@ from nst_video.budget import readable
 from nst_video.codecs import output_kind
 from nst_video.errors import ResourceError
 from nst_video.plan import Plan
-from nst_video.shots import segments
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +20,11 @@ def disk_needed(plan: Plan, done: int = 0) -> tuple[int, int]:
     """(least, most) bytes that rendering the frames from `done` on is expected to write and not yet remove."""
     width, height = plan.size
     frame = width * height * 3
-    left = plan.frames - done
-    open_segment = _LOSSLESS * frame * min(left, max(last - first for first, last in segments(plan.shots, frame)))
+    left, lanes = plan.frames - done, len(plan.ranges)
+    open_segment = _LOSSLESS * frame * min(left, max(last - first for first, last in plan.segments) * lanes)
     # A dream leaves itself, what it was dreamed on and the finished frame; a painting its curvature as well.
     pictures = 3 if plan.dream else max(plan.coherence.references) + 2 * plan.effort.history + 2
-    states = 2 * pictures * frame * 4  # the newest replaces the one before when it is complete
+    states = 2 * pictures * frame * 4 * lanes  # the newest replaces the one before when it is complete
     kept = open_segment + states
     if output_kind(plan.output) == "video":
         lossless = _LOSSLESS * frame * left if plan.options.lossless else 0.0

@@ -199,7 +199,9 @@ def _check_ready(job: Job) -> None:
             job.manifest.processor,
             processor(),
         )
-    if job.done < plan.frames:
+    if job.done < plan.frames and len(plan.ranges) > 1:
+        log.info("resuming with %s of %s frames done", f"{job.done:,}", f"{plan.frames:,}")
+    elif job.done < plan.frames:
         log.info("resuming at frame %s of %s", f"{job.done + 1:,}", f"{plan.frames:,}")
     else:
         log.info("all %s frames are painted; finishing %s", f"{plan.frames:,}", plan.output)

@@ -89,6 +89,8 @@ class Section:
 
 
 _OUTPUT_AND_MACHINE = (Section("output", "options"), Section("machine", "machine"))
+# A dream goes on from the frame before, whatever that is; it has one lane.
+_ONE_LANE = tuple(item.name for item in fields(MachineOptions) if item.name != "lanes")
 PAINT = (
     Section("quality", "effort"),
     Section("look", "look"),
@@ -102,7 +104,8 @@ DREAM = (
     Section("music", "music"),
     # A dream is only compared with the frame before.
     Section("coherence", "coherence", ("flow", "cut_threshold"), {"references": (1,)}),
-    *_OUTPUT_AND_MACHINE,
+    Section("output", "options"),
+    Section("machine", "machine", _ONE_LANE, {"lanes": 1}),
 )
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from nst_video.errors import InputError
 from nst_video.job import Job
 from nst_video.jobwriter import JobWriter, Moment, Pair, check_writing, publish
+from nst_video.lanes import Lane
 from nst_video.lossless import KeptFrame
-from nst_video.painted import Painted, Start
+from nst_video.painted import Round, Standing
 from nst_video.plan import Plan
 from nst_video.probe import VideoInfo
 from nst_video.reports import sheet_frames, small_pair
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """A context manager that takes the frames in order, those that it has already left out."""
+    """A context manager that takes the frames as they are painted, those that it has already left out."""
 
     seconds: float  # of work before this run
 
@@ -32,11 +33,11 @@ class Sink(Protocol):
     def rows(self) -> Sequence[dict[str, Any]]:
         """The rows of the frames that are there already."""
 
-    def start(self, stylizer: Any, device: "torch.device | str") -> Start:
-        """Where to begin."""
+    def start(self, stylizer: Any, device: "torch.device | str") -> tuple[Standing, ...]:
+        """Where each lane begins."""
 
-    def write(self, painted: Painted, seconds: float, *, checkpoint: bool) -> None:
-        """The next frame, after `seconds` of work in all; with `checkpoint` going on from here must be possible."""
+    def write(self, painted: Round, seconds: float, *, checkpoint: bool) -> None:
+        """The next frames, after `seconds` of work in all; with `checkpoint` going on from here must be possible."""
 
     def stop(self) -> None:
         """No more frames in this run: wait until what was written is safe."""
@@ -86,14 +87,15 @@ class FileSink:
         """None: it always begins anew."""
         return []
 
-    def start(self, stylizer: Any, device: "torch.device | str") -> Start:
+    def start(self, stylizer: Any, device: "torch.device | str") -> tuple[Standing, ...]:
         """The beginning."""
-        return Start()
+        return (Standing(),)
 
-    def write(self, painted: Painted, seconds: float, *, checkpoint: bool) -> None:
-        """The next frame."""
+    def write(self, painted: Round, seconds: float, *, checkpoint: bool) -> None:
+        """The next frame; of a plan with one lane, as the output takes them in order."""
         assert self._writer is not None
-        self._writer.write(painted.after[None], (painted.report.pts,))
+        for frame in painted.painted:
+            self._writer.write(frame.after[None], (frame.report.pts,))
 
     def stop(self) -> None:
         """Nothing is kept."""
@@ -119,7 +121,6 @@ class JobSink:
     def __init__(self, job: Job, info: VideoInfo) -> None:
         self._job, self._info = job, info
         self._writer = JobWriter(job, info)
-        self._starts = {first for first, _ in job.plan.shots}
         self._sheet = sheet_frames(job.plan.frames)
         point = job.ledger.checkpoint
         self.seconds = point.seconds if point else 0.0
@@ -137,31 +138,40 @@ class JobSink:
     def rows(self) -> Sequence[dict[str, Any]]:
         """The rows of the finished frames; InputError where some are missing."""
         rows = self._job.rows()
-        if [row["frame"] for row in rows] != list(range(self._job.done)):
+        finished = zip(self._job.segments, self._job.finished, strict=True)
+        wanted = [number for (first, _), count in finished for number in range(first, first + count)]
+        if [row["frame"] for row in rows] != wanted:
             raise InputError(f"{self._job.folder} lacks rows of finished frames; give --restart to begin anew")
         return rows
 
-    def start(self, stylizer: Any, device: "torch.device | str") -> Start:
-        """What the last finished frame left."""
+    def start(self, stylizer: Any, device: "torch.device | str") -> tuple[Standing, ...]:
+        """What the last finished frames left."""
         from torch import Tensor
 
         from nst_video.states import read_packed, unpack
 
-        done, point = self._job.done, self._job.ledger.checkpoint
-        if point is None or point.done != done or point.state is None:
-            seen = point.seen if point is not None and point.done == done else ()
-            return Start(frame=done, seconds=self.seconds, seen=seen)
-        kind: Any = tuple[type(stylizer.initial_state()), Tensor]  # type: ignore[misc]
-        state, image = unpack(read_packed(self._job.path(point.state.name)), kind, device)
-        return Start(done, self.seconds, state, image, point.seen)
+        plan, point = self._job.plan, self._job.ledger.checkpoint
+        if point is None:
+            return tuple(Standing(lane.start) for lane in plan.ranges)
+        states: Any = [None] * len(plan.ranges), [None] * len(plan.ranges)
+        if point.state is not None:
+            each: Any = tuple[type(stylizer.initial_state()), Tensor] | None  # type: ignore[misc]
+            kind: Any = tuple[tuple[each, ...], tuple[Tensor | None, ...]]
+            states = unpack(read_packed(self._job.path(point.state.name)), kind, device)
+        found = []
+        for lane, at, seen, one, anchor in zip(plan.ranges, point.at, point.seen, *states, strict=True):
+            state, image = (None, None) if one is None or self._fresh(lane, at) else one
+            found.append(Standing(at, state, image, seen, anchor))
+        return tuple(found)
 
-    def write(self, painted: Painted, seconds: float, *, checkpoint: bool) -> None:
-        """The next frame, and a checkpoint where it is time for one."""
-        number = painted.report.frame
-        self._writer.write(KeptFrame(number, painted.row, painted.after))
-        if number in self._sheet:
-            self._writer.write(Pair(number, small_pair(painted.before, painted.after)))
-        if checkpoint or self._writer.wants(number + 1):
+    def write(self, painted: Round, seconds: float, *, checkpoint: bool) -> None:
+        """The next frames, and a checkpoint where it is time for one."""
+        for frame in painted.painted:
+            number = frame.report.frame
+            self._writer.write(KeptFrame(number, frame.row, frame.after))
+            if number in self._sheet:
+                self._writer.write(Pair(number, small_pair(frame.before, frame.after)))
+        if checkpoint or self._writer.wants(painted.positions):
             self._writer.keep(self._moment(painted, seconds))
 
     def stop(self) -> None:
@@ -182,9 +192,19 @@ class JobSink:
         """Keep it, so that a render that goes on later obeys it."""
         self._job.rewrite(replace(self._job.manifest, plan=plan))
 
-    def _moment(self, painted: Painted, seconds: float) -> Moment:
+    def _moment(self, painted: Round, seconds: float) -> Moment:
         from nst_video.states import pack
 
-        done = painted.report.frame + 1
-        fresh = done in self._starts or done == self._job.plan.frames
-        return Moment(done, seconds, None if fresh else pack((painted.state, painted.image)), painted.seen)
+        standings = painted.standings()
+        states = tuple(
+            None if self._fresh(lane, one.frame) else (one.state, one.image)
+            for lane, one in zip(self._job.plan.ranges, standings, strict=True)
+        )
+        anchors = tuple(one.anchor for one in standings)
+        nothing = all(one is None for one in (*states, *anchors))
+        packed = None if nothing else pack((states, anchors))
+        return Moment(painted.positions, seconds, packed, tuple(one.seen for one in standings))
+
+    def _fresh(self, lane: Lane, frame: int) -> bool:
+        """Whether a lane needs nothing of the past at a frame."""
+        return frame == lane.last or lane.begins(frame, self._job.plan.shots)

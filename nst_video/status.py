@@ -36,6 +36,7 @@ def gather(output: str | os.PathLike[str]) -> dict[str, Any]:
         "done": job.done,
         "segments": len(job.segments),
         "sealed": len(job.ledger.sealed),
+        "lanes": len(plan.ranges),
         "size": list(plan.size),
         "seconds": seconds,
         "seconds_left": None if pace is None else pace * (plan.frames - job.done),
@@ -81,13 +82,26 @@ def write_preview(output: str | os.PathLike[str], preview: str | os.PathLike[str
     if not job.done:
         raise InputError(f"no frame of {plan.output} is finished yet; try again later")
     info = probe_input(plan.input, options)
-    end = None if job.done == plan.frames else (plan.pts[job.done] - info.start_pts) * plan.time_base
+    done = playable(job)
+    if not done:
+        raise InputError(f"the first frame of {plan.output} is not finished yet; try again later")
+    end = None if done == plan.frames else (plan.pts[done] - info.start_pts) * plan.time_base
     try:
         with tempfile.TemporaryDirectory(prefix=".nst-video-", dir=Path(target).parent) as folder:
-            (_joined if job.kind == "video" else _encoded)(job, info, target, Path(folder), end)
+            (_joined if job.kind == "video" else _encoded)(job, info, target, Path(folder), done, end)
     except FileNotFoundError as error:
         raise InputError(f"{plan.output} went on while it was read; try again") from error
-    return job.done
+    return done
+
+
+def playable(job: Job) -> int:
+    """How many frames are finished from the first one on, without a gap."""
+    done = 0
+    for (first, last), count in zip(job.segments, job.finished, strict=True):
+        done += count
+        if count < last - first:
+            break
+    return done
 
 
 def _settings(job: Job, info: VideoInfo) -> dict[str, Any]:
@@ -95,38 +109,43 @@ def _settings(job: Job, info: VideoInfo) -> dict[str, Any]:
     return {"info": info, "size": job.plan.size, "codec": options.codec, "crf": options.crf, "preset": options.preset}
 
 
-def _joined(job: Job, info: VideoInfo, target: str, folder: Path, end: Fraction | None) -> None:
-    """The finished segments, and one more of the frames of the open one."""
-    settings, pts = _settings(job, info), job.plan.pts
-    paths = [job.path(one.video.name) for one in job.ledger.sealed if one.video is not None]
-    first = job.ledger.sealed[-1].last if job.ledger.sealed else 0
-    delays = [one.delay for one in job.ledger.sealed]
-    if first < job.done:
-        rest = folder / "rest.video"
-        frames = islice(read_frames(job.frames_path(len(paths))), job.done - first)
-        encoded = encode_segment(rest, frames, pts[first : job.done], stopped=lambda: False, path=target, **settings)
+def _joined(job: Job, info: VideoInfo, target: str, folder: Path, done: int, end: Fraction | None) -> None:
+    """The finished segments, and what there is of others encoded for now."""
+    settings, pts, sealed = _settings(job, info), job.plan.pts, job.sealed
+    paths, delays = [], []
+    for number, (first, last) in enumerate(job.segments):
+        if first >= done:
+            break
+        video, path = sealed[number].video if number in sealed else None, folder / f"{number}.video"
+        if video is not None:
+            paths.append(job.path(video.name))
+            delays.append(sealed[number].delay)
+            continue
+        frames = islice(read_frames(job.frames_path(number)), min(last, done) - first)
+        now = pts[first : min(last, done)]
+        encoded = encode_segment(path, frames, now, stopped=lambda: False, path=target, **settings)
         assert encoded is not None
-        paths.append(rest)
+        paths.append(path)
         delays.append(encoded[1])
     settings |= {"part": folder / "part", "start": job.plan.options.start, "end": end}
-    output = JoinedOutput(target, music=job.plan.heard(info, job.done), **settings)
+    output = JoinedOutput(target, music=job.plan.heard(info, done), **settings)
     try:
-        output.join(paths, pts[: job.done], max(delays), lambda: False)
+        output.join(paths, pts[:done], max(delays), lambda: False)
         output.verify()
         output.publish()
     finally:
         output.discard()
 
 
-def _encoded(job: Job, info: VideoInfo, target: str, folder: Path, end: Fraction | None) -> None:
+def _encoded(job: Job, info: VideoInfo, target: str, folder: Path, done: int, end: Fraction | None) -> None:
     """A video of frames that are on their way to a gif or a sequence."""
     place = {"part": folder / "part", "start": job.plan.options.start, "end": end}
-    settings = _settings(job, info) | place | {"music": job.plan.heard(info, job.done)}
+    settings = _settings(job, info) | place | {"music": job.plan.heard(info, done)}
     output = open_output("video", target, **settings)
     try:
         for segment, (first, _) in enumerate(job.segments):
-            if first < job.done:
-                for frame in islice(read_frames(job.frames_path(segment)), job.done - first):
+            if first < done:
+                for frame in islice(read_frames(job.frames_path(segment)), done - first):
                     output.write(frame.rgb, job.plan.pts[frame.number])
         output.finish()
         output.verify()

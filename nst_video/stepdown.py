@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and all(word in str(error) for word in ("memory", "alloc"))
 
 
-def smaller(plan: Plan) -> Plan | None:
-    """The plan with its pictures in parts of half the side; None where they are as small as they may be."""
+def smaller(plan: Plan, lanes: int = 1) -> Plan | None:
+    """The plan with half as many lanes as one batch where there were several, else with its pictures in parts of half
+    the side; None where they are as small as they may be.
+    """
+    if lanes > 1:
+        return replace(plan, together=(lanes + 1) // 2)
     group = "effort" if plan.dream is None else "dream"
     options: Any = getattr(plan, group)
     now = min(options.tile or max(plan.size), max(plan.size))
@@ -58,19 +62,46 @@ class Frugal:
         """The stylizer's, again in smaller parts where memory runs out; raises what it raised where they are small."""
         while True:
             try:
+                if len(image) > (self.plan.together or len(image)):
+                    return self._in_groups(image, motion, state, controls)
                 return self._stylizer.step(image, motion, state, controls)
             except (MemoryError, RuntimeError) as error:
-                less = smaller(self.plan) if is_out_of_memory(error) else None
+                lanes = min(len(image), self.plan.together or len(image))
+                less = smaller(self.plan, lanes) if is_out_of_memory(error) else None
                 if less is None:
                     raise
             # Not before the exception is gone, which holds on to all that was computed.
             self._go_on_with(less)
 
+    def phase(self, motion: "Motion", state: Any, controls: "Controls") -> Hashable:
+        """The stylizer's; of one that knows no lanes, none is like another."""
+        phase = getattr(self._stylizer, "phase", None)
+        return object() if phase is None else phase(motion, state, controls)
+
+    def _in_groups(
+        self, image: "Tensor", motion: "Motion", state: "State", controls: "Controls"
+    ) -> "tuple[Tensor, State]":
+        """The lanes of a batch a few at a time."""
+        import torch
+
+        from nst_video.batches import batch_of, motion_of, state_of
+
+        together, painted = int(self.plan.together or 1), []
+        for first in range(0, len(image), together):
+            lanes = slice(first, first + together)
+            painted.append(
+                self._stylizer.step(image[lanes], motion_of(motion, lanes), state_of(state, lanes), controls)
+            )
+        images, states = zip(*painted, strict=True)
+        return torch.cat(images), batch_of(states)
+
     def _go_on_with(self, plan: Plan) -> None:
         import torch
 
         tile = (plan.dream or plan.effort).tile
-        log.warning("memory ran out; this frame is done again, and all from here on, in parts of %s pixels", tile)
+        fewer = plan.together != self.plan.together
+        how = f"{plan.together} lanes at a time" if fewer else f"in parts of {tile} pixels"
+        log.warning("memory ran out; this frame is done again, and all from here on, %s", how)
         self._keep(plan)
         self.plan = plan
         del self._stylizer  # before the next one is made

@@ -6,7 +6,7 @@ state go in and out.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video import colors, losses
+from nst_video.batches import LaneState
 from nst_video.controls import Controls
 from nst_video.encoders import Encoder
 from nst_video.errors import NstVideoError
@@ -23,6 +24,7 @@ from nst_video.motion import Motion, warp
 from nst_video.objective import FrameObjective, Past, Weights, style_of
 from nst_video.optimizers import Curvature, Minimum, minimise
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, chosen
+from nst_video.stepreport import StepReport, report_of
 from nst_video.teacher import Statistics, Teacher
 from nst_video.tiled import TiledObjective, gram_sums
 
@@ -33,22 +35,6 @@ _LOOK_EVALUATIONS = 25  # of a first frame, between looks of the teacher
 _LOOK_FRAMES = 4  # later frames between looks of the teacher
 _TAKEN = 0.7  # of a new correction, against the one before: less overshoots less
 _CAREFUL = 0.2  # of that, when the first attempt gave values that are not finite
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one step took and where it ended.
-
-    evaluations: of the loss and its gradient, rejected ones included. losses: the weighted terms of the best image,
-    mean over lanes. trace: the total after each evaluation, mean over lanes; scales of a first frame, and the parts
-    between looks of a teacher, which moves the targets, one after the other.
-    """
-
-    evaluations: int
-    rejected: int
-    losses: dict[str, float]
-    trace: tuple[float, ...]
-    terms: dict[str, tuple[float, ...]] = field(default_factory=dict)  # like trace, for each weighted term
 
 
 @dataclass(frozen=True)
@@ -114,8 +100,24 @@ class Stylizer:
             found, correction = self._later(image, motion, state, controls)
         best = found[-1].image
         painted = colors.keep_colors(best, image) if self.look.keep_colors else best.clamp(0, 1)
-        state = self._remember(state, image, best, found[-1].curvature, _report(found))
+        state = self._remember(state, image, best, found[-1].curvature, report_of(found))
         return painted, replace(state, correction=correction)
+
+    def phase(self, motion: Motion, state: LaneState, controls: Controls) -> Hashable:
+        """Lanes in which this is equal can be painted as one batch: the same work is done for each."""
+        first = motion.references == 0 or state.batch.outputs is None
+        return (
+            first,
+            state.seed if first and self.effort.init == "noise" else None,
+            first or self._looks(state.frame, state.batch.correction),
+            state.batch.curvature is None,
+            frozenset(state.batch.correction),
+            replace(controls, time=0.0, dt=0.0),
+        )
+
+    def _looks(self, frame: int, correction: Statistics) -> bool:
+        """Whether the teacher looks at a later frame of this number in its shot."""
+        return self.teacher is not None and (frame % _LOOK_FRAMES == 0 or not correction)
 
     def _first(self, image: Tensor, state: State, controls: Controls) -> tuple[list[Minimum], Statistics]:
         """Coarse to fine, each scale from the one before: long strokes form while small and survive upsampling."""
@@ -143,6 +145,8 @@ class Stylizer:
         distances = self.coherence.references[: motion.references]
         # Bicubic: a bilinear look-up in every frame would blur whatever keeps moving.
         moved = [warp(state.outputs[:, j - 1], motion.flows[:, i], "bicubic") for i, j in enumerate(distances)]
+        if motion.anchor is not None:
+            moved.append(warp(motion.anchor, motion.flows[:, -1], "bicubic"))
         past = Past(torch.stack(moved, dim=1), motion.trust)
         held = motion.trust.sum(1)
         fill = paint_revealed(image, 1 - held, state.content, state.outputs[:, 0].clamp(0, 1))
@@ -152,7 +156,7 @@ class Stylizer:
         curvature = None if state.curvature is None else _moved(state.curvature, motion.flows[:, 0], image.shape)
         evaluations = round(chosen(controls.iterations, self.effort.iterations))
         found = self._minimise(objective, start, image, evaluations, curvature)
-        looks = state.frame % _LOOK_FRAMES == 0 or not correction
+        looks = self._looks(state.frame, correction)
         return [found], self.corrected(found.image, controls, correction) if looks else correction
 
     def _minimise(
@@ -296,17 +300,6 @@ STARTS = {"content": _from_content, "noise": _from_noise, "style": _from_style}
 
 def _terms(found: Minimum) -> str:
     return ", ".join(f"{name} {float(values[-1].mean()):.3g}" for name, values in found.record.items())
-
-
-def _report(found: Sequence[Minimum]) -> StepReport:
-    """One report of all scales; the only place where a step reads numbers back from the device."""
-    accepted = torch.cat([minimum.accepted for minimum in found])
-    last = found[-1].record
-    traces = {name: tuple(torch.cat([minimum.record[name].mean(1) for minimum in found]).tolist()) for name in last}
-    trace = traces.pop("loss")
-    best = last["loss"].nan_to_num(math.inf).argmin(0, keepdim=True)
-    ends = {name: float(values.gather(0, best).mean()) for name, values in last.items()}
-    return StepReport(len(trace), int((~accepted).any(1).sum()), ends, trace, traces)
 
 
 def scales(size: tuple[int, int], smallest_side: int = 1) -> list[tuple[int, int]]:

@@ -32,7 +32,7 @@ from typing import Any
 import av
 import numpy as np
 
-from nst_video import cli, jobwriter, render, reports, shots, states, stylizer  # noqa: F401  (loaded for all forks)
+from nst_video import cli, jobwriter, lanes, render, reports, shots, states, stylizer  # noqa: F401  (loaded for all forks)
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 FRAMES = 16
@@ -41,6 +41,7 @@ LOOK = ("--end", f"{FRAMES}/25", "--size", "64", "--first-iterations", "3", "--i
 LAYERS = ("--content-layers", "relu2_1", "--style-layers", "relu1_1,relu2_1")
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "video": ("out.mp4", ()),
+    "lanes": ("out.mp4", ("--lanes", "3")),
     "lossless": ("out.mkv", ("--lossless",)),
     "gif": ("out.gif", ()),
     "sequence": ("out", ()),
@@ -124,6 +125,7 @@ def _be_the_program(words: list[str], folder: Path, killer: Killer, pipe: int) -
         os.dup2(log, 2)
         os.dup2(log, 1)
         shots.SHORTEST_SEGMENT, shots.LONGEST_SEGMENT = 3, 5
+        lanes.SHORTEST, lanes.WARM_UP, lanes.BLEND = 5, 2, 2
         jobwriter.OFTEN = jobwriter.SELDOM = 0.05
         reports.plot_trace = lambda curves, path: None  # it takes longer than the render
         killer.install()

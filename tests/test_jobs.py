@@ -278,7 +278,7 @@ def test_an_input_that_changed_is_refused(opened, clip):
 
 def test_pictures_that_changed_under_the_same_bytes_are_noticed(opened, monkeypatch):
     run(opened(), 5)
-    monkeypatch.setattr("nst_video.render.seen", lambda rgb: 0)  # as if they were decoded otherwise
+    monkeypatch.setattr("nst_video.upcoming.seen", lambda rgb: 0)  # as if they were decoded otherwise
     with opened() as job, pytest.raises(InputError, match="shows other pictures before frame 5 than it did"):
         render_job(job, Echo())
 
@@ -627,7 +627,7 @@ def test_manifest_and_ledger_come_back_as_they_were(opened, tmp_path):
     assert Ledger.read(job.path(LEDGER)) == job.ledger
     assert isinstance(job, Job)
     assert [(one.first, one.last, one.pts) for one in job.ledger.sealed] == [(0, 6, (0, SHAKY[5]))]
-    assert job.ledger.checkpoint.done == 10
+    assert job.ledger.checkpoint.at == (10,)
 
 
 def test_the_folder_of_a_sequence_is_on_its_disk(tmp_path):

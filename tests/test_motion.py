@@ -8,7 +8,7 @@ from tiny import picture, texture
 
 from nst_video import motion
 from nst_video.colors import to_image
-from nst_video.motion import Motion, MotionWindow
+from nst_video.motion import Flows, Motion, MotionWindow
 
 HEIGHT, WIDTH = 48, 64
 
@@ -260,3 +260,14 @@ def test_a_motion_without_a_past_says_so():
     assert none.references == 0
     assert none.flows.shape == (2, 0, 2, HEIGHT, WIDTH)
     assert none.to("cpu").trust.shape == (2, 0, 1, HEIGHT, WIDTH)
+
+
+def test_mixed_takes_care_with_the_nearest_reference_alone():
+    wide = texture(0, 96, 200, grain=3.0)
+    rgbs = [wide[:, 3 * step : 3 * step + 128] for step in range(4)]
+    careful, quick, mixed = (Flows.between(rgbs[3], rgbs[2::-1], preset) for preset in ("medium", "fast", "mixed"))
+    assert np.array_equal(mixed.backward[0], careful.backward[0])
+    assert np.array_equal(mixed.forward[0], careful.forward[0])
+    for far in (1, 2):
+        assert np.array_equal(mixed.backward[far], quick.backward[far])
+        assert not np.array_equal(mixed.backward[far], careful.backward[far])

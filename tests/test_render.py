@@ -1,20 +1,28 @@
 """The render loop with a stylizer that does nothing or fails, and the whole of it on a few small frames."""
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from media import make_video, packets_of, picture
 
 import nst_video
-from nst_video.ahead import Ahead
+from nst_video.ahead import Ahead, in_order
 from nst_video.errors import InputError, NstVideoError, ResourceError
+from nst_video.motion import MotionWindow
+from nst_video.options import EffortOptions
+from nst_video.painted import Standing
 from nst_video.pictures import read_picture, write_picture
 from nst_video.plan import make_plan
 from nst_video.render import render_plan, stylize
 from nst_video.stylizer import State
+from nst_video.upcoming import Feed, workers_for
 from nst_video.video import VideoReader
 
 UNEVEN = (0, 512, 700, 1900, 2000, 4096)
@@ -183,6 +191,107 @@ def test_ahead_closes_its_source_when_left_early():
     with Ahead(numbers(), depth=1) as items:
         next(items)
     assert closed.is_set()
+
+
+def in_two_threads(calls, waiting=3):
+    with ThreadPoolExecutor(2) as pool:
+        yield from in_order(calls, pool, waiting=waiting)
+
+
+def test_calls_of_a_pool_come_out_in_order_however_long_each_takes():
+    def slow(number):
+        time.sleep(0.02 if number % 3 == 0 else 0)
+        return number
+
+    assert list(in_two_threads(partial(slow, number) for number in range(10))) == list(range(10))
+
+
+def test_calls_of_a_pool_overlap():
+    both = threading.Barrier(2, timeout=10)
+    assert len(list(in_two_threads(both.wait for _ in range(2)))) == 2  # each waits for the other
+
+
+def test_a_pool_is_given_no_more_than_may_wait():
+    made = []
+
+    def calls():
+        for number in range(100):
+            made.append(number)
+            yield lambda: None
+
+    results = in_two_threads(calls(), waiting=3)
+    next(results)
+    assert len(made) == 3
+    results.close()
+
+
+def test_what_a_call_or_the_source_of_calls_raises_comes_after_the_results_before_it():
+    def calls(wrong):
+        yield lambda: 1
+        yield lambda: 2
+        yield wrong
+        raise ValueError("no more")
+
+    results = in_two_threads(calls(lambda: 3))
+    assert [next(results), next(results), next(results)] == [1, 2, 3]
+    with pytest.raises(ValueError, match="no more"):
+        next(results)
+    results = in_two_threads(calls(lambda: 1 / 0))
+    assert [next(results), next(results)] == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_calls_that_are_left_close_their_source():
+    closed = threading.Event()
+
+    def calls():
+        try:
+            while True:
+                yield lambda: None
+        finally:
+            closed.set()
+
+    results = in_two_threads(calls())
+    next(results)
+    results.close()
+    assert closed.is_set()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_motion_found_by_several_at_once_is_that_of_one_after_the_other(moving, workers):
+    with VideoReader(moving.input, size=moving.size) as reader:
+        rgbs = [rgb for batch in reader for rgb in batch.rgb]
+    window = MotionWindow(moving.coherence.references, moving.coherence.flow)
+    beginnings = [first for first, _ in moving.shots]
+    wanted = [window.step(rgb, number in beginnings) for number, rgb in enumerate(rgbs)]
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    with Feed(moving, workers=workers) as feed, feed.frames(0, Standing()) as frames:
+        for number, (frame, motion) in enumerate(zip(frames, wanted, strict=True)):
+            assert (frame.number, frame.first) == (number, number in beginnings)
+            assert np.array_equal(frame.rgb, rgbs[number])
+            assert torch.equal(frame.take().motion.flows, motion.flows)
+            assert torch.equal(frame.take().motion.trust, motion.trust)
+    assert (torch.get_num_threads(), cv2.getNumThreads()) == threads
+
+
+@pytest.fixture
+def moving(tmp_path, style):
+    """A plan for twelve frames of a picture that a camera moves over, with a cut."""
+    scene = picture(3, 140, 90)
+    for number in range(12):
+        x = 3 * number
+        write_picture(tmp_path / f"frame{number:02}.png", (scene if number < 7 else 255 - scene)[:64, x : x + 80])
+    found = make_plan(tmp_path / "frame%02d.png", style, tmp_path / "out.mp4", effort=EffortOptions(size=80))
+    assert found.frames == 12
+    return replace(found, shots=((0, 7), (7, 12)), seeds=(0, 0))
+
+
+def test_beside_a_gpu_most_cores_look_for_motion():
+    assert workers_for(16, "cuda:0", (512, 512)) == 12
+    assert workers_for(2, "cuda:0", (512, 512)) == workers_for(2, "cpu", (512, 512)) == 1
+    assert workers_for(16, "cpu", (512, 512)) == 4
+    assert workers_for(64, "cuda:0", (3840, 2160)) == 2  # more would hold too many large frames
 
 
 @pytest.fixture

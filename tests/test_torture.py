@@ -12,7 +12,9 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "torture.py"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks, which this system cannot")
-@pytest.mark.parametrize(("which", "kills", "kinds"), [("KILL", 10, ["video", "sequence"]), ("TERM", 3, ["gif"])])
+@pytest.mark.parametrize(
+    ("which", "kills", "kinds"), [("KILL", 12, ["video", "lanes", "sequence"]), ("TERM", 3, ["gif"])]
+)
 def test_kills_lose_nothing(which, kills, kinds):
     command = [sys.executable, str(SCRIPT), "--kills", str(kills), "--signal", which, "--seed", "7", "--json"]
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(SCRIPT.parents[1])}

@@ -46,7 +46,8 @@ def make_parser() -> Parser:
     parser.add_argument("styles", metavar="STYLE", nargs="*", help="pictures whose look is taken, or folders of them")
     add_fields(parser, "live", fields(LiveOptions))
     # A session is as large as its --size says, and begins at once: it has no plan that memory could change.
-    add_fields(parser, "machine", (item for item in fields(MachineOptions) if item.name != "memory_limit"))
+    planned = ("memory_limit", "lanes")
+    add_fields(parser, "machine", (item for item in fields(MachineOptions) if item.name not in planned))
     report = parser.add_argument_group("reports")
     report.add_argument("--json", action="store_true", help="print at the end how it went, as JSON on stdout")
     report.add_argument("--debug", action="store_true", help="show where an error came from")
