@@ -38,23 +38,31 @@ class _Outer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, flat: Tensor) -> Tensor:
         ctx.save_for_backward(flat)
-        return flat @ flat.mT
+        if flat.dtype == torch.float32:
+            return flat @ flat.mT
+        return torch.bmm(flat, flat.mT, out_dtype=torch.float32)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (flat,) = ctx.saved_tensors
-        both = gradient + gradient.mT
+        both = (gradient + gradient.mT).to(flat.dtype)
         # It lies in memory like the features do: adding what comes from the layers above to a gradient that lies
         # otherwise took as long as a convolution.
         return both @ flat if flat.is_contiguous() else (flat.mT @ both).mT
 
 
 def gram(features: Tensor, weight: Tensor | None = None) -> Gram:
-    """Gram sums of features (B, N, H, W), each position counted with weight (B, 1, H, W) >= 0 (all ones when None)."""
-    flat = features.flatten(2).float()
+    """Gram sums of features (B, N, H, W), each position counted with weight (B, 1, H, W) >= 0 (all ones when None).
+
+    Always float32. On CUDA bfloat16 features are multiplied as they are and summed up in float32: products of bfloat16
+    numbers are exact in it. Only the gradient by the Gram matrix is rounded on the way back.
+    """
+    flat = features.flatten(2)
+    if not (flat.is_cuda and flat.dtype == torch.bfloat16 and weight is None):
+        flat = flat.float()
     if weight is None:
         outer: Tensor = _Outer.apply(flat)
-        return Gram(outer, flat.new_full((flat.shape[0],), flat.shape[2]))
+        return Gram(outer, outer.new_full((flat.shape[0],), flat.shape[2]))
     w = weight.flatten(2)
     return Gram((flat * w) @ flat.mT, w.sum((1, 2)))
 

@@ -144,25 +144,33 @@ class _Solver(ABC):
         self.objective, self.shape, self.first_step = objective, image.shape, first_step
         self.image = image.flatten(1).clone()
         self.rows: list[dict[str, Tensor]] = []
-        self.accepted: list[Tensor] = []
-        self.loss, self.gradient = self._evaluate(self.image)
-        self.accepted.append(self.loss.isfinite())
 
-    def _evaluate(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, flat: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Loss (L,), its gradient (L, n), and the record of this evaluation."""
         loss, gradient, parts = _value_and_gradient(self.objective, flat.view(self.shape))
-        self.rows.append({"loss": loss, **parts})
-        return loss, gradient
+        return loss, gradient, {"loss": loss, **parts}
+
+    def iterate(self) -> None:
+        """One evaluation of the loss, kept in the record."""
+        self.rows.append(self.advance())
+
+    @property
+    def accepted(self) -> list[Tensor]:
+        """For each evaluation, bool (L,): where it was kept."""
+        return [row["accepted"] for row in self.rows]
 
     def result(self) -> Minimum:
+        """The best image, and the record so far."""
         record = {name: torch.stack([row[name] for row in self.rows]) for name in self.rows[0]}
-        return Minimum(self.image.view(self.shape), self.loss, record, torch.stack(self.accepted), self._curvature())
+        accepted = record.pop("accepted")
+        return Minimum(self.image.view(self.shape), self.loss, record, accepted, self._curvature())
 
     def _curvature(self) -> Curvature | None:
         return None
 
     @abstractmethod
-    def iterate(self) -> None:
-        """One evaluation of the loss."""
+    def advance(self) -> dict[str, Tensor]:
+        """One evaluation of the loss; its record: "loss", what the objective adds, "accepted", each (L,)."""
 
 
 class LBFGS(_Solver):
@@ -173,6 +181,9 @@ class LBFGS(_Solver):
     triangular solves take the place of its loops: a direction costs two passes over the pairs whatever m is. A
     rejected trial still gives its curvature pair, so the next direction from the same place already knows why the
     last one was too long.
+
+    All that evolves is written in place, and the first evaluation is an iteration like every other, which goes nowhere:
+    so one CUDA graph of `advance` is a whole search (graphs.py).
     """
 
     def __init__(
@@ -182,27 +193,45 @@ class LBFGS(_Solver):
         lanes, pixels = self.image.shape
         self.memory = curvature or Curvature.empty(lanes, pixels, history, image.device)
         self.lanes = torch.arange(lanes, device=image.device)
-        self.length = torch.ones_like(self.loss)
         self.slot = self.memory.head.clone()  # of each lane, where the newest pair may have gone
-        self._aim()
+        self.gradient, self.direction = torch.zeros_like(self.image), torch.zeros_like(self.image)
+        self.loss = self.image.new_full((lanes,), math.inf)
+        self.length = torch.ones_like(self.loss)
+        self.iterate()
+
+    def begin(self, image: Tensor, curvature: Curvature | None) -> None:
+        """Start anew from an image of the same shape, with pairs of another search or none; nothing is evaluated."""
+        self.image.copy_(image.flatten(1))
+        if curvature is None:
+            for value in vars(self.memory).values():
+                value.zero_()
+        else:
+            for name, value in vars(self.memory).items():
+                value.copy_(getattr(curvature, name))
+        self.slot.copy_(self.memory.head)
+        self.gradient.zero_()
+        self.direction.zero_()
+        self.loss.fill_(math.inf)
+        self.length.fill_(1.0)
+        self.rows.clear()
 
     def _curvature(self) -> Curvature:
         return self.memory
 
-    def iterate(self) -> None:
+    def advance(self) -> dict[str, Tensor]:
         """One evaluation at the trial image; keeps it where the loss fell enough, else halves that lane's step."""
         trial = torch.addcmul(self.image, self.length[:, None], self.direction)
-        loss, gradient = self._evaluate(trial)
+        loss, gradient, row = self._evaluate(trial)
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         slope = self.length * (self.direction * self.gradient).sum(1)
         accept = loss.isfinite() & ((loss <= self.loss + _SUFFICIENT_DECREASE * slope) | ~self.loss.isfinite())
         self._remember(trial - self.image, gradient - self.gradient, loss.isfinite())
-        self.image = torch.where(accept[:, None], trial, self.image)
-        self.gradient = torch.where(accept[:, None], gradient, self.gradient)
-        self.loss = torch.where(accept, loss, self.loss)
-        self.length = torch.where(accept, 1.0, self.length * 0.5)
-        self.accepted.append(accept)
+        torch.where(accept[:, None], trial, self.image, out=self.image)
+        torch.where(accept[:, None], gradient, self.gradient, out=self.gradient)
+        torch.where(accept, loss, self.loss, out=self.loss)
+        torch.where(accept, torch.ones_like(self.length), self.length * 0.5, out=self.length)
         self._aim()
+        return row | {"accepted": accept}
 
     def _remember(self, step: Tensor, change: Tensor, finite: Tensor) -> None:
         """Store (step, change) where it shows positive curvature; every lane writes its slot, unchanged where it does
@@ -215,8 +244,8 @@ class LBFGS(_Solver):
         for row, vector in ((slot, step), (slot + m, change)):
             memory.pairs[self.lanes, row] = torch.where(store[:, None], vector, memory.pairs[self.lanes, row])
         memory.filled[self.lanes, slot] |= store
-        self.slot = slot.clone()
-        memory.head.copy_(torch.where(store, (slot + 1) % m, slot))
+        self.slot.copy_(slot)
+        torch.where(store, (slot + 1) % m, slot, out=memory.head)
 
     def _aim(self) -> None:
         """The next direction, from one pass over the pairs for the products and one to combine them."""
@@ -232,7 +261,7 @@ class LBFGS(_Solver):
         scale = torch.where(memory.filled.any(1), scale, plain)
         direction = -(scale[:, None] * self.gradient + (coefficients[:, None] @ memory.pairs).squeeze(1))
         downhill = (direction * self.gradient).sum(1) < 0
-        self.direction = torch.where(downhill[:, None], direction, -plain[:, None] * self.gradient)
+        torch.where(downhill[:, None], direction, -plain[:, None] * self.gradient, out=self.direction)
 
 
 def _compact_direction(memory: Curvature, with_gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -281,11 +310,13 @@ class Adam(_Solver):
         self, objective: Objective, image: Tensor, *, first_step: float, curvature: Curvature | None, history: int
     ):
         super().__init__(objective, image, first_step=first_step, curvature=curvature, history=history)
+        self.loss, self.gradient, row = self._evaluate(self.image)
+        self.rows.append(row | {"accepted": self.loss.isfinite()})
         self.best, self.best_loss = self.image, self.loss
         self.mean, self.square = torch.zeros_like(self.image), torch.zeros_like(self.image)
         self.count = 0
 
-    def iterate(self) -> None:
+    def advance(self) -> dict[str, Tensor]:
         """One Adam step and the evaluation where it ends."""
         self.count += 1
         b1, b2 = self.decay
@@ -295,11 +326,11 @@ class Adam(_Solver):
         mean, square = self.mean / (1 - b1**self.count), self.square / (1 - b2**self.count)
         least = 1e-8 * square.amax(1, keepdim=True).sqrt() + 1e-30
         self.image = self.image - self.first_step * mean / (square.sqrt() + least)
-        loss, self.gradient = self._evaluate(self.image)
+        loss, self.gradient, row = self._evaluate(self.image)
         accept = loss.isfinite() & ((loss < self.best_loss) | ~self.best_loss.isfinite())
         self.best = torch.where(accept[:, None], self.image, self.best)
         self.best_loss = torch.where(accept, loss, self.best_loss)
-        self.accepted.append(accept)
+        return row | {"accepted": accept}
 
     def result(self) -> Minimum:
         """The best image seen, not the last."""

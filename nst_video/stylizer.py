@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_video import colors, losses
+from nst_video import colors, graphs, losses
 from nst_video.controls import Controls
 from nst_video.encoders import Encoder
 from nst_video.errors import NstVideoError
@@ -93,6 +93,7 @@ class Stylizer:
         self.look, self.coherence = look or LookOptions(), coherence or CoherenceOptions()
         self.styles = [image for image, _ in styles]
         self.mix = tuple(weight for _, weight in styles)
+        self.graphs = graphs.Graphs()
         self._grams: dict[tuple[int, bool], list[Statistics]] = {}
 
     def initial_state(self, seed: int | None = None) -> State:
@@ -162,7 +163,7 @@ class Stylizer:
         steps and no memory.
         """
         search = partial(
-            minimise,
+            self.graphs.minimise if graphs.holds(objective, start, self.effort.optimizer) else minimise,
             objective,
             evaluations=evaluations,
             optimizer=self.effort.optimizer,
