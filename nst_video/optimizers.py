@@ -7,6 +7,7 @@ iteration has no `.item()` and no branch on data. One iteration is one evaluatio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +54,12 @@ class Curvature:
     def clone(self) -> "Curvature":
         """A deep copy."""
         return Curvature(**{name: value.clone() for name, value in vars(self).items()})
+
+    def written_to(self, other: "Curvature") -> "Curvature":
+        """`other`, of the same shape, whose tensors were overwritten with these."""
+        for name, value in vars(other).items():
+            value.copy_(getattr(self, name))
+        return other
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> "Curvature":
         """The pairs after `move`, a linear map of pixels (L * 2m, n) -> the same shape, anew; products are taken anew,
@@ -138,6 +145,8 @@ def _value_and_gradient(objective: Objective, image: Tensor) -> tuple[Tensor, Te
 class _Solver(ABC):
     """What both optimisers share: the current image, its loss and gradient, and the record."""
 
+    loss: Tensor
+
     def __init__(
         self, objective: Objective, image: Tensor, *, first_step: float, curvature: Curvature | None, history: int
     ):
@@ -206,14 +215,19 @@ class LBFGS(_Solver):
             for value in vars(self.memory).values():
                 value.zero_()
         else:
-            for name, value in vars(self.memory).items():
-                value.copy_(getattr(curvature, name))
+            curvature.written_to(self.memory)
         self.slot.copy_(self.memory.head)
         self.gradient.zero_()
         self.direction.zero_()
         self.loss.fill_(math.inf)
         self.length.fill_(1.0)
         self.rows.clear()
+
+    def sharing(self, objective: Objective, first_step: float) -> "LBFGS":
+        """A solver of another loss with the same tensors, of which only one can be used at a time."""
+        other = copy(self)
+        other.objective, other.first_step, other.rows = objective, first_step, []
+        return other
 
     def _curvature(self) -> Curvature:
         return self.memory

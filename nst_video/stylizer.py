@@ -14,14 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_video import colors, graphs, losses
+from nst_video import colors, losses
 from nst_video.controls import Controls
 from nst_video.encoders import Encoder
 from nst_video.errors import NstVideoError
 from nst_video.fill import paint_revealed
+from nst_video.graphs import Graphs
 from nst_video.motion import Motion, warp
 from nst_video.objective import FrameObjective, Past, Weights, style_of
-from nst_video.optimizers import Curvature, Minimum, minimise
+from nst_video.optimizers import Curvature, Minimum
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, chosen
 from nst_video.teacher import Statistics, Teacher
 from nst_video.tiled import TiledObjective, gram_sums
@@ -93,7 +94,7 @@ class Stylizer:
         self.look, self.coherence = look or LookOptions(), coherence or CoherenceOptions()
         self.styles = [image for image, _ in styles]
         self.mix = tuple(weight for _, weight in styles)
-        self.graphs = graphs.Graphs()
+        self.graphs = Graphs()
         self._grams: dict[tuple[int, bool], list[Statistics]] = {}
 
     def initial_state(self, seed: int | None = None) -> State:
@@ -163,7 +164,7 @@ class Stylizer:
         steps and no memory.
         """
         search = partial(
-            self.graphs.minimise if graphs.holds(objective, start, self.effort.optimizer) else minimise,
+            self.graphs.minimise,
             objective,
             evaluations=evaluations,
             optimizer=self.effort.optimizer,
