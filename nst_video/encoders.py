@@ -79,6 +79,7 @@ class Encoder(nn.Module):
         self._origins = nn.ModuleDict(dict(origins))
         self.smallest_side = smallest_side(name, layers)
         self.network = network
+        self.prepared: dict[Any, Any] = {}  # what others made of the weights, to use it again
         self.requires_grad_(False).eval()
 
     @property

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nst_video import losses
+from nst_video.direct import Direct, can_evaluate
 from nst_video.encoders import Encoder
 from nst_video.options import LookOptions
 
@@ -62,11 +63,33 @@ class FrameObjective:
         self.shares = style_shares(look)
         with torch.no_grad():
             self.targets = self._content_targets(content, look.content_layers)
+        # Written out only for GPUs: a CPU has autograd's way measured and settled, to the bit.
+        self._direct = content.is_cuda and type(self) is FrameObjective and can_evaluate(self)
+        self._take_energies()
 
     def _content_targets(self, content: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """What the layers see in the frame, in the basis of the encoder."""
         features = self._seen(content)
         return {layer: in_basis(self.encoder, features, layer) for layer in layers}
+
+    def _take_energies(self) -> None:
+        """What the distances of each layer are divided by, which is the same for all images."""
+        kept = self._direct
+        with torch.no_grad():
+            energy = self.normaliser.style_energy
+            self.style_energies = {layer: energy(target) for layer, target in self.styles.items() if kept}
+            energy = self.normaliser.content_energy
+            self.content_energies = {layer: energy(target) for layer, target in self.targets.items() if kept}
+
+    @property
+    def written_out(self) -> Direct | None:
+        """This loss with its gradient, where that is written out."""
+        return Direct(self) if self._direct else None
+
+    def basis(self, layer: str) -> Tensor | None:
+        """(C, C), in which distances of this layer are meant; None where it is as it is."""
+        bases: Mapping[str, Tensor] = self.encoder.bases  # type: ignore[assignment]
+        return bases.get(layer)
 
     def structure(self) -> Hashable:
         """What is fixed about this loss: two that are equal here differ in nothing but the values of `tensors`."""
@@ -78,6 +101,8 @@ class FrameObjective:
         found = {f"weight {name}": value for name, value in vars(self.weights).items()}
         found |= {f"style {layer}": value for layer, value in self.styles.items()}
         found |= {f"content {layer}": value for layer, value in self.targets.items()}
+        found |= {f"style energy {layer}": value for layer, value in self.style_energies.items()}
+        found |= {f"content energy {layer}": value for layer, value in self.content_energies.items()}
         return found if self.past is None else found | vars(self.past)
 
     def holding(self) -> "FrameObjective":
@@ -86,6 +111,8 @@ class FrameObjective:
         other.weights = Weights(**{name: value.clone() for name, value in vars(self.weights).items()})
         other.styles = {layer: value.clone() for layer, value in self.styles.items()}
         other.targets = {layer: value.clone() for layer, value in self.targets.items()}
+        other.style_energies = {layer: value.clone() for layer, value in self.style_energies.items()}
+        other.content_energies = {layer: value.clone() for layer, value in self.content_energies.items()}
         other.past = self.past and Past(self.past.warped.clone(), self.past.trust.clone())
         return other
 
@@ -99,6 +126,7 @@ class FrameObjective:
         """The same with other target Gram matrices (1 or L, N, N)."""
         other = copy(self)
         other.styles = styles
+        other._take_energies()
         return other
 
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -108,14 +136,14 @@ class FrameObjective:
         terms = {
             "content": self.weights.content * self._content(features),
             "style": self.weights.style * self._style_of(found),
-        } | self._pixel_terms(image)
+        } | self.pixel_terms(image)
         return torch.stack(list(terms.values())).sum(0), terms
 
     def _seen(self, image: Tensor) -> dict[str, Tensor]:
         """Activations of the encoder; on CUDA as they were computed: copies in float32 take as long as convolutions."""
         return self.encoder(image, native=True) if image.is_cuda else self.encoder(image)
 
-    def _pixel_terms(self, image: Tensor) -> dict[str, Tensor]:
+    def pixel_terms(self, image: Tensor) -> dict[str, Tensor]:
         """The weighted terms that need no network."""
         terms = {
             "tv": self.weights.tv * losses.total_variation(image, self.exponent),

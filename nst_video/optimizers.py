@@ -134,12 +134,19 @@ def minimise(
     return solver.result()
 
 
-def _value_and_gradient(objective: Objective, image: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def value_and_gradient(objective: Objective, image: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The loss of each lane (L,) at an image (L, 3, H, W), its gradient (L, 3, H, W), and what else the objective
+    tells: by autograd, unless the objective has its gradient `written_out`.
+    """
+    written_out = getattr(objective, "written_out", None)
+    if written_out is not None:
+        found: tuple[Tensor, Tensor, dict[str, Tensor]] = written_out(image)
+        return found
     leaf = image.detach().requires_grad_(True)
     with torch.enable_grad():
         loss, parts = objective(leaf)
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-    return loss.detach(), gradient.flatten(1), {name: part.detach() for name, part in parts.items()}
+    return loss.detach(), gradient, {name: part.detach() for name, part in parts.items()}
 
 
 class _Solver(ABC):
@@ -156,8 +163,8 @@ class _Solver(ABC):
 
     def _evaluate(self, flat: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Loss (L,), its gradient (L, n), and the record of this evaluation."""
-        loss, gradient, parts = _value_and_gradient(self.objective, flat.view(self.shape))
-        return loss, gradient, {"loss": loss, **parts}
+        loss, gradient, parts = value_and_gradient(self.objective, flat.view(self.shape))
+        return loss, gradient.flatten(1), {"loss": loss, **parts}
 
     def iterate(self) -> None:
         """One evaluation of the loss, kept in the record."""
@@ -202,10 +209,13 @@ class LBFGS(_Solver):
         lanes, pixels = self.image.shape
         self.memory = curvature or Curvature.empty(lanes, pixels, history, image.device)
         self.lanes = torch.arange(lanes, device=image.device)
-        self.slot = self.memory.head.clone()  # of each lane, where the newest pair may have gone
-        self.gradient, self.direction = torch.zeros_like(self.image), torch.zeros_like(self.image)
+        # What is multiplied with the pairs, (L, 3, n): the pair at the slot where the newest one may have gone, and the
+        # gradient.
+        self.probes = self.image.new_zeros((lanes, 3, pixels))
+        self.gradient, self.direction = self.probes[:, 2], torch.zeros_like(self.image)
+        self.slot = self.memory.head.clone()
         self.loss = self.image.new_full((lanes,), math.inf)
-        self.length = torch.ones_like(self.loss)
+        self.length, self.slope = torch.ones_like(self.loss), torch.zeros_like(self.loss)
         self.iterate()
 
     def begin(self, image: Tensor, curvature: Curvature | None) -> None:
@@ -221,6 +231,7 @@ class LBFGS(_Solver):
         self.direction.zero_()
         self.loss.fill_(math.inf)
         self.length.fill_(1.0)
+        self.slope.zero_()
         self.rows.clear()
 
     def sharing(self, objective: Objective, first_step: float) -> "LBFGS":
@@ -237,9 +248,11 @@ class LBFGS(_Solver):
         trial = torch.addcmul(self.image, self.length[:, None], self.direction)
         loss, gradient, row = self._evaluate(trial)
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
-        slope = self.length * (self.direction * self.gradient).sum(1)
-        accept = loss.isfinite() & ((loss <= self.loss + _SUFFICIENT_DECREASE * slope) | ~self.loss.isfinite())
-        self._remember(trial - self.image, gradient - self.gradient, loss.isfinite())
+        enough = self.loss + _SUFFICIENT_DECREASE * self.length * self.slope
+        accept = loss.isfinite() & ((loss <= enough) | ~self.loss.isfinite())
+        torch.sub(trial, self.image, out=self.probes[:, 0])
+        torch.sub(gradient, self.gradient, out=self.probes[:, 1])
+        self._remember(loss.isfinite())
         torch.where(accept[:, None], trial, self.image, out=self.image)
         torch.where(accept[:, None], gradient, self.gradient, out=self.gradient)
         torch.where(accept, loss, self.loss, out=self.loss)
@@ -247,35 +260,71 @@ class LBFGS(_Solver):
         self._aim()
         return row | {"accepted": accept}
 
-    def _remember(self, step: Tensor, change: Tensor, finite: Tensor) -> None:
-        """Store (step, change) where it shows positive curvature; every lane writes its slot, unchanged where it does
-        not.
+    def _remember(self, finite: Tensor) -> None:
+        """Store the pair in the probes where it shows positive curvature; every lane writes its slot, unchanged where
+        it does not. The probes are then what is in the slot.
         """
         memory, m = self.memory, self.memory.history
-        curved = (step * change).sum(1) > _LEAST_CURVATURE * step.norm(dim=1) * change.norm(dim=1)
+        step, change, _ = self.probes.unbind(1)
+        curved = _dot(step, change) > _LEAST_CURVATURE * step.norm(dim=1) * change.norm(dim=1)
         store = curved & finite
-        slot = memory.head
-        for row, vector in ((slot, step), (slot + m, change)):
-            memory.pairs[self.lanes, row] = torch.where(store[:, None], vector, memory.pairs[self.lanes, row])
-        memory.filled[self.lanes, slot] |= store
-        self.slot.copy_(slot)
-        torch.where(store, (slot + 1) % m, slot, out=memory.head)
+        self.slot.copy_(memory.head)
+        rows = torch.stack([self.slot, self.slot + m], dim=1)
+        before = memory.pairs[self.lanes[:, None], rows]
+        newest = self.probes[:, :2]
+        torch.where(store[:, None, None], newest, before, out=newest)
+        memory.pairs[self.lanes[:, None], rows] = newest
+        memory.filled[self.lanes, self.slot] |= store
+        torch.where(store, (self.slot + 1) % m, self.slot, out=memory.head)
 
     def _aim(self) -> None:
         """The next direction, from one pass over the pairs for the products and one to combine them."""
         memory, m, slot = self.memory, self.memory.history, self.slot
-        probes = torch.stack([memory.pairs[self.lanes, slot], memory.pairs[self.lanes, slot + m], self.gradient], dim=1)
-        with_s, with_y, with_g = (probes @ memory.pairs.mT).unbind(1)
+        with_s, with_y, with_g = _products(self.probes, memory.pairs).unbind(1)
         memory.sy[self.lanes, slot, :] = with_s[:, m:]
         memory.sy[self.lanes, :, slot] = with_y[:, :m]
         memory.yy[self.lanes, slot, :] = with_y[:, m:]
         memory.yy[self.lanes, :, slot] = with_y[:, m:]
         coefficients, scale = _compact_direction(memory, with_g)
-        plain = self.first_step * math.sqrt(self.image.shape[1]) / self.gradient.norm(dim=1).clamp_min(1e-30)
+        length = self.gradient.norm(dim=1)
+        plain = self.first_step * math.sqrt(self.image.shape[1]) / length.clamp_min(1e-30)
         scale = torch.where(memory.filled.any(1), scale, plain)
-        direction = -(scale[:, None] * self.gradient + (coefficients[:, None] @ memory.pairs).squeeze(1))
-        downhill = (direction * self.gradient).sum(1) < 0
-        torch.where(downhill[:, None], direction, -plain[:, None] * self.gradient, out=self.direction)
+        # The direction is -(scale g + sum of coefficients times pairs); where that does not go down, -plain g.
+        down = -(scale * length.square() + (coefficients * with_g).sum(1))
+        downhill = down < 0
+        coefficients = torch.where(downhill[:, None], coefficients, 0.0)
+        scale = torch.where(downhill, scale, plain)
+        torch.where(downhill, down, -plain * length.square(), out=self.slope)
+        torch.mul(self.gradient, -scale[:, None], out=self.direction)
+        self.direction.sub_((coefficients[:, None] @ memory.pairs).squeeze(1))
+
+
+_CHUNKS = 256  # of the pixels, that a GPU multiplies at once
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Products (L,) of vectors (L, n)."""
+    return torch.linalg.vecdot(one, other) if one.is_cuda else (one * other).sum(1)
+
+
+def _products(probes: Tensor, pairs: Tensor) -> Tensor:
+    """probes (L, 3, n) with pairs (L, 2m, n): (L, 3, 2m).
+
+    Libraries for GPUs give a product of so few and so long rows to a few processors; in chunks all have work.
+    """
+    chunk = pairs.shape[2] // _CHUNKS // 4 * 4
+    if not pairs.is_cuda or chunk == 0:
+        return probes @ pairs.mT
+    whole = chunk * _CHUNKS
+    found = [
+        torch.bmm(
+            probe[:, :whole].unflatten(1, (_CHUNKS, chunk)).transpose(0, 1),
+            pair[:, :whole].unflatten(1, (_CHUNKS, chunk)).permute(1, 2, 0),
+        ).sum(0)
+        for probe, pair in zip(probes, pairs, strict=True)
+    ]
+    rest = probes[:, :, whole:] @ pairs[:, :, whole:].mT if whole < pairs.shape[2] else 0.0
+    return torch.stack(found) + rest
 
 
 def _compact_direction(memory: Curvature, with_gradient: Tensor) -> tuple[Tensor, Tensor]:
