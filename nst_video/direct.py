@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video.encoders import Vgg
-from nst_video.padded import PaddedVgg, Seen, single_kernels
+from nst_video.kernels import kernels
+from nst_video.padded import PaddedVgg, Seen
 
 if TYPE_CHECKING:
     from nst_video.objective import FrameObjective
@@ -100,8 +101,8 @@ class Direct:
 
     def _pixels(self, image: Tensor, gradient: Tensor) -> dict[str, Tensor]:
         """The terms that need no network; their gradient is added to the one given."""
-        objective, kernels = self.objective, single_kernels() if image.is_cuda else None
-        if kernels is None:
+        objective, single = self.objective, kernels("borders_triton", image.device)
+        if single is None:
             leaf = image.detach().requires_grad_(True)
             with torch.enable_grad():
                 terms = objective.pixel_terms(leaf)
@@ -109,7 +110,7 @@ class Direct:
             gradient += own
             return {name: value.detach() for name, value in terms.items()}
         past = objective.past
-        found = kernels.add_pixel_terms(
+        found = single.add_pixel_terms(
             gradient,
             image,
             past and (past.warped, past.trust),

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nst_video.kernels import kernels
+
 # Loss of each lane, (L,), at an image (L, 3, H, W); and any further values of the same lanes to keep a record of.
 Objective = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
 
@@ -247,6 +249,15 @@ class LBFGS(_Solver):
         """One evaluation at the trial image; keeps it where the loss fell enough, else halves that lane's step."""
         trial = torch.addcmul(self.image, self.length[:, None], self.direction)
         loss, gradient, row = self._evaluate(trial)
+        single = kernels("lbfgs_triton", trial.device)
+        if single is None:
+            accept = self._update(trial, loss, gradient)
+        else:
+            accept = single.update(self, trial, loss, gradient, decrease=_SUFFICIENT_DECREASE, least=_LEAST_CURVATURE)
+        return row | {"accepted": accept}
+
+    def _update(self, trial: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        """Take in the loss (L,) and gradient (L, n) at a trial image (L, n); bool (L,): where it was accepted."""
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         enough = self.loss + _SUFFICIENT_DECREASE * self.length * self.slope
         accept = loss.isfinite() & ((loss <= enough) | ~self.loss.isfinite())
@@ -258,7 +269,7 @@ class LBFGS(_Solver):
         torch.where(accept, loss, self.loss, out=self.loss)
         torch.where(accept, torch.ones_like(self.length), self.length * 0.5, out=self.length)
         self._aim()
-        return row | {"accepted": accept}
+        return accept
 
     def _remember(self, finite: Tensor) -> None:
         """Store the pair in the probes where it shows positive curvature; every lane writes its slot, unchanged where

@@ -4,11 +4,8 @@ The same as the network in encoders.py gives, written out: what autograd and a f
 takes several times as long as the convolutions.
 """
 
-import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from types import ModuleType
 
 import torch
@@ -17,29 +14,12 @@ from torch import Tensor
 
 from nst_video import borders
 from nst_video.encoders import Vgg
-
-log = logging.getLogger(__name__)
-
-
-@cache
-def single_kernels() -> ModuleType | None:
-    """borders_triton where Triton can be used on the GPU there is: it needs a compiler of C, and may be missing."""
-    if not torch.cuda.is_available() or not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
-        return None
-    try:
-        from nst_video import borders_triton
-
-        # Whatever is missing shows here and not in the middle of a frame.
-        borders_triton.repeat_edge(torch.zeros(1, 16, 3, 3, device="cuda").to(memory_format=torch.channels_last))
-    except Exception as error:
-        log.info("Triton cannot be used (%s); painting takes a little longer", str(error).partition("\n")[0])
-        return None
-    return borders_triton
+from nst_video.kernels import kernels
 
 
 def steps_on(device: torch.device) -> ModuleType:
     """borders.py, or the same as single kernels."""
-    return (device.type == "cuda" and single_kernels()) or borders
+    return kernels("borders_triton", device) or borders
 
 
 @dataclass(frozen=True)
