@@ -86,7 +86,7 @@ class Graphs:
     ) -> Minimum:
         """As `optimizers.minimise`, by a graph wherever one can hold it."""
         size = history if curvature is None else curvature.history
-        held = self._held(objective, image, size, first_step) if can_hold(objective, image, optimizer) else None
+        held = self.held(objective, image, size, first_step) if can_hold(objective, image, optimizer) else None
         if held is None or not isinstance(objective, FrameObjective):
             return minimise(
                 objective,
@@ -100,7 +100,7 @@ class Graphs:
             )
         return held.search(objective, image, evaluations, curvature, consume)
 
-    def _held(self, objective: Objective, image: Tensor, history: int, first_step: float) -> _Captured | None:
+    def held(self, objective: Objective, image: Tensor, history: int, first_step: float) -> _Captured | None:
         """The graph for such a search, recorded where there is none yet; None where that is not possible here."""
         assert isinstance(objective, FrameObjective)
         key = (objective.structure(), image.shape, history, first_step)

@@ -63,8 +63,8 @@ class FrameObjective:
         self.shares = style_shares(look)
         with torch.no_grad():
             self.targets = self._content_targets(content, look.content_layers)
-        # Written out only for GPUs: a CPU has autograd's way measured and settled, to the bit.
-        self._direct = content.is_cuda and type(self) is FrameObjective and can_evaluate(self)
+        # Whether the gradient is written out. Only on GPUs: a CPU has autograd's way measured and settled, to the bit.
+        self.direct = content.is_cuda and type(self) is FrameObjective and can_evaluate(self)
         self._take_energies()
 
     def _content_targets(self, content: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ class FrameObjective:
 
     def _take_energies(self) -> None:
         """What the distances of each layer are divided by, which is the same for all images."""
-        kept = self._direct
+        kept = self.direct
         with torch.no_grad():
             energy = self.normaliser.style_energy
             self.style_energies = {layer: energy(target) for layer, target in self.styles.items() if kept}
@@ -84,7 +84,7 @@ class FrameObjective:
     @property
     def written_out(self) -> Direct | None:
         """This loss with its gradient, where that is written out."""
-        return Direct(self) if self._direct else None
+        return Direct(self) if self.direct else None
 
     def basis(self, layer: str) -> Tensor | None:
         """(C, C), in which distances of this layer are meant; None where it is as it is."""

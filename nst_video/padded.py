@@ -53,7 +53,7 @@ class PaddedVgg:
         self.dtype, self.sums, self.features = network.dtype, sums, features
         self.layers: list[_Layer] = []
         for position, convolution in network.features.items():
-            weight, bias = (value.detach() for value in (convolution.weight, convolution.bias))
+            weight, bias = (value.detach() for value in convolution.parameters())
             if not self.layers and self.dtype == torch.bfloat16:
                 weight, bias, back = _first_in_parts(weight, bias)
             else:
