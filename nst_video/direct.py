@@ -2,15 +2,16 @@
 tenth of the steps.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_video.encoders import Vgg
+from nst_video.encoders import Encoder, Vgg
 from nst_video.kernels import kernels
-from nst_video.padded import PaddedVgg, Seen
+from nst_video.padded import Seen, padded
 
 if TYPE_CHECKING:
     from nst_video.objective import FrameObjective
@@ -27,24 +28,31 @@ def can_evaluate(objective: "FrameObjective") -> bool:
     )
 
 
+def positions(encoder: Encoder) -> dict[str, str]:
+    """Layer -> its position in the network, which is a Vgg."""
+    assert isinstance(encoder.network, Vgg)
+    return {
+        layer: module.removeprefix("features.") for module, layers in encoder.network.taps.items() for layer in layers
+    }
+
+
+def activations(encoder: Encoder, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    """What some layers of a Vgg see in images (L, 3, H, W), as `Direct` compares it with: float32 (L, C, h, w)."""
+    where = {layer: position for layer, position in positions(encoder).items() if layer in layers}
+    seen = padded(encoder, frozenset(), frozenset(where.values())).see(image)
+    return {layer: seen.features[position].float() for layer, position in where.items()}
+
+
 class Direct:
     """The loss of a FrameObjective, whose tensors are read at every call."""
 
     def __init__(self, objective: "FrameObjective") -> None:
         """objective: one that `can_evaluate`."""
         self.objective = objective
-        self.position = {
-            layer: module.removeprefix("features.")
-            for module, layers in objective.encoder.network.taps.items()  # type: ignore[union-attr, operator]
-            for layer in layers
-        }
-        styles, contents = (
-            frozenset(self.position[name] for name in part) for part in (objective.shares, objective.targets)
-        )
-        prepared = objective.encoder.prepared
-        if (styles, contents) not in prepared:
-            prepared[styles, contents] = PaddedVgg(objective.encoder.network, styles, contents)  # type: ignore[arg-type]
-        self.network: PaddedVgg = prepared[styles, contents]
+        self.position = positions(objective.encoder)
+        asked = (objective.shares, objective.targets)
+        styles, contents = (frozenset(self.position[name] for name in layers) for layers in asked)
+        self.network = padded(objective.encoder, styles, contents)
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

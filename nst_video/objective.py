@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nst_video import losses
-from nst_video.direct import Direct, can_evaluate
+from nst_video.direct import Direct, activations, can_evaluate
 from nst_video.encoders import Encoder
 from nst_video.options import LookOptions
 
@@ -61,15 +61,15 @@ class FrameObjective:
         self.normaliser = losses.NORMALISERS[look.loss]
         self.exponent = look.tv_exponent
         self.shares = style_shares(look)
-        with torch.no_grad():
-            self.targets = self._content_targets(content, look.content_layers)
         # Whether the gradient is written out. Only on GPUs: a CPU has autograd's way measured and settled, to the bit.
         self.direct = content.is_cuda and type(self) is FrameObjective and can_evaluate(self)
+        with torch.no_grad():
+            self.targets = self._content_targets(content, look.content_layers)
         self._take_energies()
 
     def _content_targets(self, content: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """What the layers see in the frame, in the basis of the encoder."""
-        features = self._seen(content)
+        features = activations(self.encoder, content, layers) if self.direct else self._seen(content)
         return {layer: in_basis(self.encoder, features, layer) for layer in layers}
 
     def _take_energies(self) -> None:

@@ -70,7 +70,11 @@ class Curvature:
         lanes, rows, pixels = self.pairs.shape
         pairs = move(self.pairs.reshape(lanes * rows, pixels)).reshape(lanes, rows, pixels)
         steps, changes = pairs.split(self.history, dim=1)
-        sy, yy = steps @ changes.mT, changes @ changes.mT
+        if pairs.is_cuda:
+            with_steps, yy = _products(changes, pairs).split(self.history, dim=2)
+            sy = with_steps.mT.contiguous()
+        else:
+            sy, yy = steps @ changes.mT, changes @ changes.mT
         lengths = steps.norm(dim=2) * changes.norm(dim=2)
         curved = torch.diagonal(sy, dim1=1, dim2=2) > _LEAST_CURVATURE * lengths
         return Curvature(pairs, sy, yy, self.filled & curved, self.head.clone())
@@ -319,7 +323,7 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _products(probes: Tensor, pairs: Tensor) -> Tensor:
-    """probes (L, 3, n) with pairs (L, 2m, n): (L, 3, 2m).
+    """probes (L, k, n) with pairs (L, 2m, n): (L, k, 2m).
 
     Libraries for GPUs give a product of so few and so long rows to a few processors; in chunks all have work.
     """

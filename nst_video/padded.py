@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video import borders
-from nst_video.encoders import Vgg
+from nst_video.encoders import Encoder, Vgg
 from nst_video.kernels import kernels
 
 
@@ -59,6 +59,8 @@ class PaddedVgg:
             else:
                 back = _back(weight)
             self.layers.append(_Layer(position, _last(weight), bias, _last(back), position in network.pooled))
+            if (sums | features) <= {layer.position for layer in self.layers}:
+                break
 
     def see(self, image: Tensor) -> Seen:
         """Image (B, 3, H, W) float32 -> what was asked for."""
@@ -105,6 +107,15 @@ class PaddedVgg:
             borders.inside(own).copy_(gradient)
             found = own if found is None else found + own
         return found
+
+
+def padded(encoder: Encoder, sums: frozenset[str], features: frozenset[str]) -> PaddedVgg:
+    """That of an encoder which has a Vgg, made once."""
+    if (sums, features) not in encoder.prepared:
+        assert isinstance(encoder.network, Vgg)
+        encoder.prepared[sums, features] = PaddedVgg(encoder.network, sums, features)
+    made: PaddedVgg = encoder.prepared[sums, features]
+    return made
 
 
 def _flat(y: Tensor) -> Tensor:

@@ -264,6 +264,8 @@ def _moved(curvature: Curvature, flow: Tensor, shape: Sequence[int]) -> Curvatur
     """The pairs of L images of `shape` moved along the flow (L, 2, H, W): what was learnt of a place goes with it."""
 
     def move(vectors: Tensor) -> Tensor:
+        if vectors.is_cuda:  # one look-up for all: there each call costs
+            return warp(vectors.view(len(flow), -1, *shape[2:]), flow).view_as(vectors)
         moved = torch.empty_like(vectors)
         by_row = (len(flow), -1, *shape[1:])
         # One pair of each lane after the other: a look-up takes several times what it looks up.

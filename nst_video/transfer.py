@@ -1,5 +1,5 @@
-"""Tensors to a device and back, by way of pinned memory where that is an NVIDIA GPU: twice as fast, and it goes on while
-the host does something else.
+"""Tensors to a device and back, by way of pinned memory where that is an NVIDIA GPU: faster, and meanwhile the host
+does something else.
 """
 
 import torch
