@@ -71,7 +71,7 @@ def _keep(probes, pairs, trial, image, gradient, slot, accepted, stored, pixels,
         tl.store(image + start + at, tl.load(trial + start + at, mask=known), mask=known)
         tl.store(probes + own + 2 * pixels + at, tl.load(gradient + start + at, mask=known), mask=known)
     first = (lane * 2 * M + tl.load(slot + lane)).to(tl.int64) * pixels
-    second = first + tl.cast(M, tl.int64) * pixels
+    second = first + M * pixels
     if tl.load(stored + lane) != 0:
         tl.store(pairs + first + at, tl.load(probes + own + at, mask=known), mask=known)
         tl.store(pairs + second + at, tl.load(probes + own + pixels + at, mask=known), mask=known)
