@@ -30,10 +30,14 @@ def clear_edge(y: Tensor) -> None:
     y[..., :: y.shape[2] - 1, :] = 0
 
 
+def bordered(y: Tensor) -> Tensor:
+    """Activations (B, C, H, W) with a border that repeats the edge."""
+    return F.pad(y, (1, 1, 1, 1), mode="replicate").contiguous(memory_format=torch.channels_last)
+
+
 def pooled(y: Tensor) -> Tensor:
     """The average of each 2x2 pixels, (B, C, ceil(H / 2) + 2, ceil(W / 2) + 2) with a border that repeats the edge."""
-    small = F.avg_pool2d(inside(y), 2, ceil_mode=True)
-    return F.pad(small, (1, 1, 1, 1), mode="replicate").contiguous(memory_format=torch.channels_last)
+    return bordered(F.avg_pool2d(inside(y), 2, ceil_mode=True))
 
 
 def folded(g: Tensor) -> Tensor:

@@ -29,6 +29,18 @@ def _edge(y, rows, columns, ZERO: tl.constexpr, C: tl.constexpr, BLOCK: tl.const
 
 
 @triton.jit
+def _bordered(out, y, rows, columns, C: tl.constexpr, BLOCK: tl.constexpr):
+    line = tl.program_id(0)
+    e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    known = e < columns * C
+    i = tl.minimum(tl.maximum(line % rows - 1, 0), rows - 3)
+    j = tl.minimum(tl.maximum(e // C - 1, 0), columns - 3)
+    picture = (line // rows).to(tl.int64) * (rows - 2) * (columns - 2) * C
+    value = tl.load(y + picture + (i * (columns - 2) + j) * C + e % C, mask=known)
+    tl.store(out + line.to(tl.int64) * columns * C + e, value, mask=known)
+
+
+@triton.jit
 def _pooled(out, y, rows, columns, to_rows, to_columns, C: tl.constexpr, BLOCK: tl.constexpr):
     line = tl.program_id(0)
     e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -155,6 +167,15 @@ def repeat_edge(y: Tensor) -> None:
 def clear_edge(y: Tensor) -> None:
     """Make the border zero."""
     _set_edge(y, zero=True)
+
+
+def bordered(y: Tensor) -> Tensor:
+    """Activations (B, C, H, W) with a border that repeats the edge."""
+    pictures, channels, height, width = y.shape
+    size = (pictures, channels, height + 2, width + 2)
+    out = torch.empty(size, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
+    _bordered[_lines(out)](out, y, height + 2, width + 2, C=channels, BLOCK=_BLOCK)
+    return out
 
 
 def pooled(y: Tensor) -> Tensor:

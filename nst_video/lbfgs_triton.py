@@ -180,32 +180,20 @@ def _aim(
 
 
 @triton.jit
-def _combine(
-    direction,
-    probes,
-    pairs,
-    coefficients,
-    scales,
-    pixels,
-    M: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TILE: tl.constexpr,
-):
+def _combine(direction, probes, pairs, coefficients, scales, pixels, M: tl.constexpr, BLOCK: tl.constexpr):
     """The direction of a block of pixels."""
-    lane, block = tl.program_id(0), tl.program_id(1)
-    row = tl.arange(0, ROWS)
-    weights = tl.load(coefficients + lane * 2 * M + row, mask=row < 2 * M, other=0.0)[:, None]
-    lines = (lane * 2 * M + row).to(tl.int64)[:, None] * pixels
-    scale = tl.load(scales + lane)
-    slope = probes + (lane.to(tl.int64) * 3 + 2) * pixels
+    lane = tl.program_id(0)
     # Backwards: the end of what was multiplied last is still in the cache.
-    for first in range(0, BLOCK, TILE):
-        at = (tl.num_programs(1) - 1 - block) * BLOCK + first + tl.arange(0, TILE)
-        known = at < pixels
-        vectors = tl.load(pairs + lines + at[None, :], mask=(row < 2 * M)[:, None] & known[None, :], other=0.0)
-        total = tl.sum(vectors * weights, axis=0) + scale * tl.load(slope + at, mask=known, other=0.0)
-        tl.store(direction + lane.to(tl.int64) * pixels + at, total, mask=known)
+    at = (tl.num_programs(1) - 1 - tl.program_id(1)) * BLOCK + tl.arange(0, BLOCK)
+    known = at < pixels
+    slope = probes + (lane.to(tl.int64) * 3 + 2) * pixels
+    total = tl.load(scales + lane) * tl.load(slope + at, mask=known, other=0.0)
+    line = pairs + lane.to(tl.int64) * 2 * M * pixels
+    for row in tl.static_range(2 * M):
+        weight = tl.load(coefficients + lane * 2 * M + row)
+        total += weight * tl.load(line + at, mask=known, other=0.0)
+        line += pixels
+    tl.store(direction + lane.to(tl.int64) * pixels + at, total, mask=known)
 
 
 def update(solver: "LBFGS", trial: Tensor, loss: Tensor, gradient: Tensor, *, decrease: float, least: float) -> Tensor:
@@ -257,5 +245,6 @@ def update(solver: "LBFGS", trial: Tensor, loss: Tensor, gradient: Tensor, *, de
         num_warps=1,
         **small,
     )
-    _combine[grid](solver.direction, probes, memory.pairs, coefficients, scales, pixels, **wide)
+    blocks = (lanes, triton.cdiv(pixels, 1024))
+    _combine[blocks](solver.direction, probes, memory.pairs, coefficients, scales, pixels, M=m, BLOCK=1024)
     return accepted

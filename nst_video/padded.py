@@ -22,6 +22,11 @@ def steps_on(device: torch.device) -> ModuleType:
     return kernels("borders_triton", device) or borders
 
 
+# Places of a layer up to which a border is laid on by a copy: libraries cut a result in blocks of 128 places, and those
+# of 64x64 are as many as the processors of an H100, where those of 66x66 take another round.
+_SMALL = 20_000
+
+
 @dataclass(frozen=True)
 class _Layer:
     """One convolution: kernels that take activations there and gradients back, channels last."""
@@ -69,16 +74,21 @@ class PaddedVgg:
         for number, layer in enumerate(self.layers):
             if layer.pooled:
                 y = steps.pooled(y)
-            y = _convolution_and_relu(y, layer.weight, layer.bias)
+            height, width = y.shape[2] - 2, y.shape[3] - 2
+            small = height * width <= _SMALL
+            y = _convolution_and_relu(y, layer.weight, layer.bias, 0 if small else 1)
+            if layer.position in self.sums:
+                if not small:
+                    steps.clear_edge(y)  # which adds nothing to the sums then
+                seen.sums[layer.position] = _sums(y)
+            if small:
+                y = steps.bordered(y)
+            elif number + 1 < len(self.layers) and not self.layers[number + 1].pooled:
+                steps.repeat_edge(y)
             seen.kept.append(y)
-            seen.sizes[layer.position] = (y.shape[2] - 2, y.shape[3] - 2)
+            seen.sizes[layer.position] = (height, width)
             if layer.position in self.features:
                 seen.features[layer.position] = borders.inside(y)
-            if layer.position in self.sums:
-                steps.clear_edge(y)  # which adds nothing to the sums then
-                seen.sums[layer.position] = _sums(y)
-            if number + 1 < len(self.layers) and not self.layers[number + 1].pooled:
-                steps.repeat_edge(y)
         return seen
 
     def back(self, seen: Seen, slopes: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
@@ -124,18 +134,18 @@ def _flat(y: Tensor) -> Tensor:
 
 
 def _sums(y: Tensor) -> Tensor:
-    """F F' of a buffer whose border is zero, float32."""
+    """F F' of activations, or of a buffer whose border is zero, float32."""
     flat = _flat(y)
     if y.is_cuda and y.dtype == torch.bfloat16:
         return torch.bmm(flat.mT, flat, out_dtype=torch.float32)
     return flat.mT.float() @ flat.float()
 
 
-def _convolution_and_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _convolution_and_relu(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
     """3x3, with zeros round it: right inside where the border of `x` repeats the edge."""
     if x.is_cuda:
-        return torch.cudnn_convolution_relu(x, weight, bias, (1, 1), (1, 1), (1, 1), 1)
-    return F.conv2d(x, weight, bias, padding=1).relu_()
+        return torch.cudnn_convolution_relu(x, weight, bias, (1, 1), (padding, padding), (1, 1), 1)
+    return F.conv2d(x, weight, bias, padding=padding).relu_()
 
 
 def _first_in_parts(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
