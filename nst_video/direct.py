@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nst_video import borders
 from nst_video.encoders import Encoder, Vgg
 from nst_video.kernels import kernels
 from nst_video.padded import Seen, padded
@@ -40,7 +41,7 @@ def activations(encoder: Encoder, image: Tensor, layers: Iterable[str]) -> dict[
     """What some layers of a Vgg see in images (L, 3, H, W), as `Direct` compares it with: float32 (L, C, h, w)."""
     where = {layer: position for layer, position in positions(encoder).items() if layer in layers}
     seen = padded(encoder, frozenset(), frozenset(where.values())).see(image)
-    return {layer: seen.features[position].float() for layer, position in where.items()}
+    return {layer: borders.inside(seen.buffers[position]).float() for layer, position in where.items()}
 
 
 class Direct:
@@ -66,42 +67,42 @@ class Direct:
 
     def _style(self, seen: Seen) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted term, and twice its gradient by the sums F F' of each layer."""
-        objective = self.objective
-        short, norms, factors = {}, [], []
+        objective, matrices, factors = self.objective, {}, []
         for layer, share in objective.shares.items():
-            position, basis, target = self.position[layer], objective.basis(layer), objective.styles[layer]
-            sums, places = seen.sums[position], self._places(seen, position)
-            if basis is not None:
-                sums = basis @ sums @ basis.mT
-            short[layer] = torch.add(target, sums, alpha=-1 / places)  # what is missing to the target
-            norms.append(torch.linalg.vector_norm(short[layer], dim=(1, 2)))
+            position, basis = self.position[layer], objective.basis(layer)
+            sums, (height, width) = seen.sums[position], seen.sizes[position]
+            sums = sums if basis is None else basis @ sums @ basis.mT
+            matrices[layer] = (sums, objective.styles[layer], 1 / (height * width))
             factors.append(share / objective.style_energies[layer].expand(len(sums)))
         scaled = objective.weights.style * torch.stack(factors)
-        style = (scaled * torch.stack(norms).square()).sum(0)
+        single = kernels("losses_triton", scaled.device)
+        gaps = single.style_gaps(list(matrices.values())) if single else _style_gaps(matrices.values())
         slopes = {}
-        for layer, factor in zip(short, scaled, strict=True):
-            position, basis = self.position[layer], objective.basis(layer)
-            slope = short[layer] * (-4 / self._places(seen, position) * factor)[:, None, None]
-            slopes[position] = slope if basis is None else basis.mT @ slope @ basis
-        return style, slopes
-
-    @staticmethod
-    def _places(seen: Seen, position: str) -> int:
-        height, width = seen.sizes[position]
-        return height * width
+        for layer, factor in zip(matrices, scaled, strict=True):
+            basis, dtype = objective.basis(layer), self.network.dtype
+            exact = torch.float32 if basis is not None else dtype
+            sums, target, share = matrices[layer]
+            slope = (single.style_slope if single else _style_slope)(sums, target, share, 4 * share * factor, exact)
+            slopes[self.position[layer]] = slope if basis is None else basis.mT @ slope @ basis
+        return (scaled * gaps).sum(0), slopes
 
     def _content(self, seen: Seen) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted term, and its gradient by the activations of each layer."""
+        """The weighted term, and its gradient by the activations of each layer, or by their buffer."""
         objective, each, gradients = self.objective, [], {}
+        single = kernels("losses_triton", seen.kept[0].device)
         for layer, target in objective.targets.items():
             position, basis = self.position[layer], objective.basis(layer)
-            features = seen.features[position].float()
+            count = len(objective.targets) * target[0].numel()
+            factor = objective.weights.content / (objective.content_energies[layer] * count)
+            if single and basis is None:
+                y = seen.buffers[position]
+                each.append(factor * single.content_gap(y, target))
+                gradients[position] = single.content_slope(y, target, 2 * factor)
+                continue
+            features = borders.inside(seen.buffers[position]).float()
             if basis is not None:
                 features = torch.einsum("ij,ljhw->lihw", basis, features)
             gap = features - target
-            factor = objective.weights.content / (
-                objective.content_energies[layer] * (len(objective.targets) * target[0].numel())
-            )
             each.append(factor * torch.linalg.vector_norm(gap, dim=(1, 2, 3)).square())
             gradient = gap * (2 * factor)[:, None, None, None]
             gradients[position] = gradient if basis is None else torch.einsum("ij,lihw->ljhw", basis, gradient)
@@ -128,3 +129,14 @@ class Direct:
         )
         names = ("tv", "range") if past is None else ("tv", "range", "temporal")
         return dict(zip(names, found, strict=False))
+
+
+def _style_gaps(matrices: Iterable[tuple[Tensor, Tensor, float]]) -> Tensor:
+    """The sum of squares of share x sums - target, (layers, L), of (sums (L, N, N), target (1 or L, N, N), share)."""
+    gaps = [torch.sub(share * sums, target) for sums, target, share in matrices]
+    return torch.stack([torch.linalg.vector_norm(gap, dim=(1, 2)) for gap in gaps]).square()
+
+
+def _style_slope(sums: Tensor, target: Tensor, share: float, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """factor (L,) times share x sums - target, (L, N, N)."""
+    return (torch.sub(share * sums, target) * factor[:, None, None]).to(dtype)

@@ -40,12 +40,12 @@ class _Layer:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the network saw, by the position of the layer: sums F F' (B, C, C) and activations (B, C, h, w). kept: what
-    the way back takes, a buffer for each layer.
+    """What the network saw, by the position of the layer: sums F F' (B, C, C) and activations, in their buffers. kept:
+    what the way back takes, a buffer for each layer.
     """
 
     sums: dict[str, Tensor]
-    features: dict[str, Tensor]
+    buffers: dict[str, Tensor]
     kept: list[Tensor]
     sizes: dict[str, tuple[int, int]]  # (h, w)
 
@@ -88,12 +88,12 @@ class PaddedVgg:
             seen.kept.append(y)
             seen.sizes[layer.position] = (height, width)
             if layer.position in self.features:
-                seen.features[layer.position] = borders.inside(y)
+                seen.buffers[layer.position] = y
         return seen
 
     def back(self, seen: Seen, slopes: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
         """The gradient by the image, float32 (B, 3, H, W), where `slopes` (B, C, C), symmetric, are twice those by
-        the sums and `gradients` (B, C, h, w) those by the activations.
+        the sums and `gradients` those by the activations (B, C, h, w) or by their buffer.
         """
         steps = steps_on(seen.kept[0].device)
         g: Tensor | None = None
@@ -113,8 +113,10 @@ class PaddedVgg:
             flat = _flat(y)
             found = torch.bmm(flat, slope.to(y.dtype)).mT.unflatten(2, y.shape[2:])
         if gradient is not None:
-            own = torch.zeros_like(y)
-            borders.inside(own).copy_(gradient)
+            own = gradient
+            if own.shape != y.shape:
+                own = torch.zeros_like(y)
+                borders.inside(own).copy_(gradient)
             found = own if found is None else found + own
         return found
 
