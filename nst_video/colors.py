@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nst_video.transfer import downloaded, uploaded
+
 # Linear sRGB -> cone response -> OKLab (Björn Ottosson, "A perceptual color space for image processing", 2020).
 _RGB_TO_LMS = (
     (0.4122214708, 0.5363325363, 0.0514459929),
@@ -19,14 +21,14 @@ _LMS_TO_LAB = (
 
 def to_image(rgb: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (N, H, W, 3) in [0, 255] -> float32 (N, 3, H, W) in [0, 1] on `device`."""
-    pixels = torch.from_numpy(np.ascontiguousarray(rgb)).to(device)
+    pixels = uploaded(torch.from_numpy(np.ascontiguousarray(rgb)), device)
     return pixels.permute(0, 3, 1, 2).float().div_(255).contiguous()
 
 
 def to_rgb(image: Tensor) -> np.ndarray:
     """float (N, 3, H, W), clipped to [0, 1] -> uint8 (N, H, W, 3), rounded to nearest."""
     pixels = image.detach().clamp(0, 1).mul(255).round_().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return downloaded(pixels.permute(0, 2, 3, 1).contiguous()).numpy()
 
 
 def srgb_to_linear(image: Tensor) -> Tensor:

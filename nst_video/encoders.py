@@ -79,6 +79,7 @@ class Encoder(nn.Module):
         self._origins = nn.ModuleDict(dict(origins))
         self.smallest_side = smallest_side(name, layers)
         self.network = network
+        self.prepared: dict[Any, Any] = {}  # what others made of the weights, to use it again
         self.requires_grad_(False).eval()
 
     @property
@@ -86,8 +87,8 @@ class Encoder(nn.Module):
         """Layer -> where it was distilled from."""
         return {layer: origin for layer, origin in self._origins.items() if isinstance(origin, Origin)}
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """See the class."""
+    def forward(self, image: Tensor, *, native: bool = False) -> dict[str, Tensor]:
+        """See the class. native: in the type that they were computed in, which may be bfloat16."""
         height, width = image.shape[-2:]
         if min(height, width) < self.smallest_side:
             raise InputError(
@@ -95,7 +96,7 @@ class Encoder(nn.Module):
                 f"both sides need {self.smallest_side} pixels or more"
             )
         taps: dict[str, Tensor] = self.network(image)
-        return taps
+        return taps if native else {name: tap.float() for name, tap in taps.items()}
 
 
 class Vgg(nn.Module):
@@ -146,7 +147,7 @@ class Vgg(nn.Module):
             convolution.to(torch.float32 if position == "0" else dtype)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """image (B, 3, H, W) -> the asked layers, float32."""
+        """image (B, 3, H, W) -> the asked layers, as computed."""
         x = image.float().contiguous(memory_format=self.memory_format)
         if self.padding == "zero":
             # Zero meant the mean colour before the mean went into the weights.
@@ -157,7 +158,7 @@ class Vgg(nn.Module):
                 x = self.pool(x, 2, ceil_mode=True)
             x = convolution(x)
             for name in self.taps.get(f"features.{position}", ()):
-                taps[name] = x.float()
+                taps[name] = x
             x = x.to(self.dtype)
         return taps
 
@@ -198,13 +199,13 @@ class Chain(nn.Module):
             stage.to(dtype)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """image (B, 3, H, W) -> the asked layers, float32."""
+        """image (B, 3, H, W) -> the asked layers, as computed."""
         x = ((image.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         taps = {}
         for key, stage in self.named_children():
             x = stage(x)
             for name in self.taps.get(key, ()):
-                taps[name] = x.float()
+                taps[name] = x
             x = x.to(self.dtype)
         return taps
 

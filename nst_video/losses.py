@@ -38,30 +38,43 @@ class _Outer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, flat: Tensor) -> Tensor:
         ctx.save_for_backward(flat)
-        return flat @ flat.mT
+        if flat.dtype == torch.float32:
+            return flat @ flat.mT
+        return torch.bmm(flat, flat.mT, out_dtype=torch.float32)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (flat,) = ctx.saved_tensors
-        both = gradient + gradient.mT
+        both = (gradient + gradient.mT).to(flat.dtype)
         # It lies in memory like the features do: adding what comes from the layers above to a gradient that lies
         # otherwise took as long as a convolution.
         return both @ flat if flat.is_contiguous() else (flat.mT @ both).mT
 
 
 def gram(features: Tensor, weight: Tensor | None = None) -> Gram:
-    """Gram sums of features (B, N, H, W), each position counted with weight (B, 1, H, W) >= 0 (all ones when None)."""
-    flat = features.flatten(2).float()
+    """Gram sums of features (B, N, H, W), each position counted with weight (B, 1, H, W) >= 0 (all ones when None).
+
+    Always float32. On CUDA bfloat16 features are multiplied as they are and summed up in float32: products of bfloat16
+    numbers are exact in it. Only the gradient by the Gram matrix is rounded on the way back.
+    """
+    flat = features.flatten(2)
+    if not (flat.is_cuda and flat.dtype == torch.bfloat16 and weight is None):
+        flat = flat.float()
     if weight is None:
         outer: Tensor = _Outer.apply(flat)
-        return Gram(outer, flat.new_full((flat.shape[0],), flat.shape[2]))
+        return Gram(outer, outer.new_full((flat.shape[0],), flat.shape[2]))
     w = weight.flatten(2)
     return Gram((flat * w) @ flat.mT, w.sum((1, 2)))
 
 
 def relative_style(style: Tensor, target: Tensor) -> Tensor:
     """||G - G_a||^2 / ||G_a||^2 of one layer: (B, N, N), (1 or B, N, N) -> (B,). 0 = the same, 1 = as far as black."""
-    return (style - target).square().sum((1, 2)) / target.square().sum((1, 2)).clamp_min(1e-12)
+    return (style - target).square().sum((1, 2)) / relative_style_energy(target)
+
+
+def relative_style_energy(target: Tensor) -> Tensor:
+    """||G_a||^2, (B,): what ||G - G_a||^2 is divided by in `relative_style`."""
+    return target.square().sum((1, 2)).clamp_min(1e-12)
 
 
 def paper_style(style: Tensor, target: Tensor) -> Tensor:
@@ -71,6 +84,11 @@ def paper_style(style: Tensor, target: Tensor) -> Tensor:
     takes for granted.
     """
     return (style - target).square().sum((1, 2)) / (4 * style.shape[1] ** 2)
+
+
+def paper_style_energy(target: Tensor) -> Tensor:
+    """4 N^2, (B,): what ||G - G_a||^2 is divided by in `paper_style`."""
+    return target.new_full((len(target),), 4.0 * target.shape[1] ** 2)
 
 
 def relative_content(features: Tensor, target: Tensor) -> Tensor:
@@ -181,12 +199,14 @@ LayerLoss = Callable[[Tensor, Tensor], Tensor]  # (statistics, target) -> (B,)
 @dataclass(frozen=True)
 class Normaliser:
     """A way to scale the losses of a layer, with the weights that suit it: alpha, beta_s, lambda_tv, gamma, and that
-    of `out_of_range`. content_energy: what the content loss divides the mean square of F - F_p by, (B,) of F_p.
+    of `out_of_range`. content_energy: what the content loss divides the mean square of F - F_p by, (B,) of F_p;
+    style_energy: what the style loss divides ||G - G_a||^2 by, (B,) of G_a.
     """
 
     content: LayerLoss
     content_energy: Callable[[Tensor], Tensor]
     style: LayerLoss
+    style_energy: Callable[[Tensor], Tensor]
     content_weight: float
     style_weight: float
     tv_weight: float
@@ -203,6 +223,7 @@ NORMALISERS = {
         relative_content,
         relative_energy,
         relative_style,
+        relative_style_energy,
         content_weight=0.05,
         style_weight=1.0,
         tv_weight=0.5,
@@ -213,6 +234,7 @@ NORMALISERS = {
         paper_content,
         paper_energy,
         paper_style,
+        paper_style_energy,
         content_weight=1.0,
         style_weight=3e-3,
         tv_weight=3e5,

@@ -1,6 +1,6 @@
 """The loss of one frame at one size, put together from losses.py with the weights that options and controls give."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 
@@ -8,18 +8,21 @@ import torch
 from torch import Tensor
 
 from nst_video import losses
+from nst_video.direct import Direct, activations, can_evaluate
 from nst_video.encoders import Encoder
 from nst_video.options import LookOptions
 
 
 @dataclass(frozen=True)
 class Weights:
-    """alpha (content), beta_s (style), lambda_tv (total variation), gamma (temporal) of one frame."""
+    """alpha (content), beta_s (style), lambda_tv (total variation), gamma (temporal) of one frame: a number, or one for
+    each lane (L,).
+    """
 
-    content: float
-    style: float
-    tv: float
-    temporal: float
+    content: float | Tensor
+    style: float | Tensor
+    tv: float | Tensor
+    temporal: float | Tensor
 
 
 @dataclass(frozen=True)
@@ -52,35 +55,95 @@ class FrameObjective:
         past: Past | None = None,
     ):
         """content: the frame (L, 3, H, W). styles: layer -> target Gram matrix (1 or L, N, N)."""
-        self.encoder, self.styles, self.weights, self.past = encoder, styles, weights, past
+        self.encoder, self.styles, self.past, self.look = encoder, styles, past, look
+        # On the device: weights that change from frame to frame are values like all others.
+        self.weights = Weights(**{name: _per_lane(weight, content) for name, weight in vars(weights).items()})
         self.normaliser = losses.NORMALISERS[look.loss]
         self.exponent = look.tv_exponent
         self.shares = style_shares(look)
+        # Whether the gradient is written out. Only on GPUs: a CPU has autograd's way measured and settled, to the bit.
+        self.direct = content.is_cuda and type(self) is FrameObjective and can_evaluate(self)
         with torch.no_grad():
             self.targets = self._content_targets(content, look.content_layers)
+        self._take_energies()
 
     def _content_targets(self, content: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """What the layers see in the frame, in the basis of the encoder."""
-        features = self.encoder(content)
+        features = activations(self.encoder, content, layers) if self.direct else self._seen(content)
         return {layer: in_basis(self.encoder, features, layer) for layer in layers}
+
+    def _take_energies(self) -> None:
+        """What the distances of each layer are divided by, which is the same for all images."""
+        kept = self.direct
+        with torch.no_grad():
+            energy = self.normaliser.style_energy
+            self.style_energies = {layer: energy(target) for layer, target in self.styles.items() if kept}
+            energy = self.normaliser.content_energy
+            self.content_energies = {layer: energy(target) for layer, target in self.targets.items() if kept}
+
+    @property
+    def written_out(self) -> Direct | None:
+        """This loss with its gradient, where that is written out."""
+        return Direct(self) if self.direct else None
+
+    def basis(self, layer: str) -> Tensor | None:
+        """(C, C), in which distances of this layer are meant; None where it is as it is."""
+        bases: Mapping[str, Tensor] = self.encoder.bases  # type: ignore[assignment]
+        return bases.get(layer)
+
+    def structure(self) -> Hashable:
+        """What is fixed about this loss: two that are equal here differ in nothing but the values of `tensors`."""
+        shapes = tuple((name, value.shape, value.dtype, value.device) for name, value in self.tensors().items())
+        return type(self), id(self.encoder), self.look, shapes
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All values of the frame that the loss depends on, by name."""
+        found = {f"weight {name}": value for name, value in vars(self.weights).items()}
+        found |= {f"style {layer}": value for layer, value in self.styles.items()}
+        found |= {f"content {layer}": value for layer, value in self.targets.items()}
+        found |= {f"style energy {layer}": value for layer, value in self.style_energies.items()}
+        found |= {f"content energy {layer}": value for layer, value in self.content_energies.items()}
+        return found if self.past is None else found | vars(self.past)
+
+    def holding(self) -> "FrameObjective":
+        """The same with copies of its tensors, to be written to by `take`."""
+        other = copy(self)
+        other.weights = Weights(**{name: value.clone() for name, value in vars(self.weights).items()})
+        other.styles = {layer: value.clone() for layer, value in self.styles.items()}
+        other.targets = {layer: value.clone() for layer, value in self.targets.items()}
+        other.style_energies = {layer: value.clone() for layer, value in self.style_energies.items()}
+        other.content_energies = {layer: value.clone() for layer, value in self.content_energies.items()}
+        other.past = self.past and Past(self.past.warped.clone(), self.past.trust.clone())
+        return other
+
+    def take(self, other: "FrameObjective") -> None:
+        """Become `other`, which has the same structure, by overwriting every tensor."""
+        theirs = other.tensors()
+        for name, value in self.tensors().items():
+            value.copy_(theirs[name])
 
     def aimed_at(self, styles: Mapping[str, Tensor]) -> "FrameObjective":
         """The same with other target Gram matrices (1 or L, N, N)."""
         other = copy(self)
         other.styles = styles
+        other._take_energies()
         return other
 
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Total (L,) and its weighted terms by name."""
-        features = self.encoder(image)
+        features = self._seen(image)
         found = {layer: style_statistics(self.encoder, features, layer) for layer in self.shares}
         terms = {
             "content": self.weights.content * self._content(features),
             "style": self.weights.style * self._style_of(found),
-        } | self._pixel_terms(image)
+        } | self.pixel_terms(image)
         return torch.stack(list(terms.values())).sum(0), terms
 
-    def _pixel_terms(self, image: Tensor) -> dict[str, Tensor]:
+    def _seen(self, image: Tensor) -> dict[str, Tensor]:
+        """Activations of the encoder; on CUDA as they were computed: copies in float32 take as long as convolutions."""
+        return self.encoder(image, native=True) if image.is_cuda else self.encoder(image)
+
+    def pixel_terms(self, image: Tensor) -> dict[str, Tensor]:
         """The weighted terms that need no network."""
         terms = {
             "tv": self.weights.tv * losses.total_variation(image, self.exponent),
@@ -102,9 +165,16 @@ class FrameObjective:
         return torch.stack(each).sum(0)
 
 
+def _per_lane(weight: float | Tensor, content: Tensor) -> Tensor:
+    """A weight for each lane of content (L, 3, H, W), (L,)."""
+    if isinstance(weight, Tensor):
+        return weight.to(content).expand(len(content))
+    return torch.full((len(content),), weight, device=content.device)
+
+
 def in_basis(encoder: Encoder, features: Mapping[str, Tensor], layer: str) -> Tensor:
-    """Activations (L, C, h, w) of `layer` in the encoder's basis, in which distances are meant."""
-    found = features[layer]
+    """Activations (L, C, h, w) of `layer` in the encoder's basis, in which distances are meant, float32."""
+    found = features[layer].float()
     return torch.einsum("ij,ljhw->lihw", encoder.bases[layer], found) if layer in encoder.bases else found
 
 

@@ -7,10 +7,13 @@ iteration has no `.item()` and no branch on data. One iteration is one evaluatio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from nst_video.kernels import kernels
 
 # Loss of each lane, (L,), at an image (L, 3, H, W); and any further values of the same lanes to keep a record of.
 Objective = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
@@ -54,6 +57,12 @@ class Curvature:
         """A deep copy."""
         return Curvature(**{name: value.clone() for name, value in vars(self).items()})
 
+    def written_to(self, other: "Curvature") -> "Curvature":
+        """`other`, of the same shape, whose tensors were overwritten with these."""
+        for name, value in vars(other).items():
+            value.copy_(getattr(self, name))
+        return other
+
     def moved(self, move: Callable[[Tensor], Tensor]) -> "Curvature":
         """The pairs after `move`, a linear map of pixels (L * 2m, n) -> the same shape, anew; products are taken anew,
         and nothing is shared with the pairs before.
@@ -61,7 +70,11 @@ class Curvature:
         lanes, rows, pixels = self.pairs.shape
         pairs = move(self.pairs.reshape(lanes * rows, pixels)).reshape(lanes, rows, pixels)
         steps, changes = pairs.split(self.history, dim=1)
-        sy, yy = steps @ changes.mT, changes @ changes.mT
+        if pairs.is_cuda:
+            with_steps, yy = _products(changes, pairs).split(self.history, dim=2)
+            sy = with_steps.mT.contiguous()
+        else:
+            sy, yy = steps @ changes.mT, changes @ changes.mT
         lengths = steps.norm(dim=2) * changes.norm(dim=2)
         curved = torch.diagonal(sy, dim1=1, dim2=2) > _LEAST_CURVATURE * lengths
         return Curvature(pairs, sy, yy, self.filled & curved, self.head.clone())
@@ -127,16 +140,25 @@ def minimise(
     return solver.result()
 
 
-def _value_and_gradient(objective: Objective, image: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def value_and_gradient(objective: Objective, image: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The loss of each lane (L,) at an image (L, 3, H, W), its gradient (L, 3, H, W), and what else the objective
+    tells: by autograd, unless the objective has its gradient `written_out`.
+    """
+    written_out = getattr(objective, "written_out", None)
+    if written_out is not None:
+        found: tuple[Tensor, Tensor, dict[str, Tensor]] = written_out(image)
+        return found
     leaf = image.detach().requires_grad_(True)
     with torch.enable_grad():
         loss, parts = objective(leaf)
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-    return loss.detach(), gradient.flatten(1), {name: part.detach() for name, part in parts.items()}
+    return loss.detach(), gradient, {name: part.detach() for name, part in parts.items()}
 
 
 class _Solver(ABC):
     """What both optimisers share: the current image, its loss and gradient, and the record."""
+
+    loss: Tensor
 
     def __init__(
         self, objective: Objective, image: Tensor, *, first_step: float, curvature: Curvature | None, history: int
@@ -144,25 +166,33 @@ class _Solver(ABC):
         self.objective, self.shape, self.first_step = objective, image.shape, first_step
         self.image = image.flatten(1).clone()
         self.rows: list[dict[str, Tensor]] = []
-        self.accepted: list[Tensor] = []
-        self.loss, self.gradient = self._evaluate(self.image)
-        self.accepted.append(self.loss.isfinite())
 
-    def _evaluate(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        loss, gradient, parts = _value_and_gradient(self.objective, flat.view(self.shape))
-        self.rows.append({"loss": loss, **parts})
-        return loss, gradient
+    def _evaluate(self, flat: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Loss (L,), its gradient (L, n), and the record of this evaluation."""
+        loss, gradient, parts = value_and_gradient(self.objective, flat.view(self.shape))
+        return loss, gradient.flatten(1), {"loss": loss, **parts}
+
+    def iterate(self) -> None:
+        """One evaluation of the loss, kept in the record."""
+        self.rows.append(self.advance())
+
+    @property
+    def accepted(self) -> list[Tensor]:
+        """For each evaluation, bool (L,): where it was kept."""
+        return [row["accepted"] for row in self.rows]
 
     def result(self) -> Minimum:
+        """The best image, and the record so far."""
         record = {name: torch.stack([row[name] for row in self.rows]) for name in self.rows[0]}
-        return Minimum(self.image.view(self.shape), self.loss, record, torch.stack(self.accepted), self._curvature())
+        accepted = record.pop("accepted")
+        return Minimum(self.image.view(self.shape), self.loss, record, accepted, self._curvature())
 
     def _curvature(self) -> Curvature | None:
         return None
 
     @abstractmethod
-    def iterate(self) -> None:
-        """One evaluation of the loss."""
+    def advance(self) -> dict[str, Tensor]:
+        """One evaluation of the loss; its record: "loss", what the objective adds, "accepted", each (L,)."""
 
 
 class LBFGS(_Solver):
@@ -173,6 +203,9 @@ class LBFGS(_Solver):
     triangular solves take the place of its loops: a direction costs two passes over the pairs whatever m is. A
     rejected trial still gives its curvature pair, so the next direction from the same place already knows why the
     last one was too long.
+
+    All that evolves is written in place, and the first evaluation is an iteration like every other, which goes nowhere:
+    so one CUDA graph of `advance` is a whole search (graphs.py).
     """
 
     def __init__(
@@ -182,57 +215,131 @@ class LBFGS(_Solver):
         lanes, pixels = self.image.shape
         self.memory = curvature or Curvature.empty(lanes, pixels, history, image.device)
         self.lanes = torch.arange(lanes, device=image.device)
-        self.length = torch.ones_like(self.loss)
-        self.slot = self.memory.head.clone()  # of each lane, where the newest pair may have gone
-        self._aim()
+        # What is multiplied with the pairs, (L, 3, n): the pair at the slot where the newest one may have gone, and the
+        # gradient.
+        self.probes = self.image.new_zeros((lanes, 3, pixels))
+        self.gradient, self.direction = self.probes[:, 2], torch.zeros_like(self.image)
+        self.slot = self.memory.head.clone()
+        self.loss = self.image.new_full((lanes,), math.inf)
+        self.length, self.slope = torch.ones_like(self.loss), torch.zeros_like(self.loss)
+        self.iterate()
+
+    def begin(self, image: Tensor, curvature: Curvature | None) -> None:
+        """Start anew from an image of the same shape, with pairs of another search or none; nothing is evaluated."""
+        self.image.copy_(image.flatten(1))
+        if curvature is None:
+            for value in vars(self.memory).values():
+                value.zero_()
+        else:
+            curvature.written_to(self.memory)
+        self.slot.copy_(self.memory.head)
+        self.gradient.zero_()
+        self.direction.zero_()
+        self.loss.fill_(math.inf)
+        self.length.fill_(1.0)
+        self.slope.zero_()
+        self.rows.clear()
+
+    def sharing(self, objective: Objective, first_step: float) -> "LBFGS":
+        """A solver of another loss with the same tensors, of which only one can be used at a time."""
+        other = copy(self)
+        other.objective, other.first_step, other.rows = objective, first_step, []
+        return other
 
     def _curvature(self) -> Curvature:
         return self.memory
 
-    def iterate(self) -> None:
+    def advance(self) -> dict[str, Tensor]:
         """One evaluation at the trial image; keeps it where the loss fell enough, else halves that lane's step."""
         trial = torch.addcmul(self.image, self.length[:, None], self.direction)
-        loss, gradient = self._evaluate(trial)
-        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
-        slope = self.length * (self.direction * self.gradient).sum(1)
-        accept = loss.isfinite() & ((loss <= self.loss + _SUFFICIENT_DECREASE * slope) | ~self.loss.isfinite())
-        self._remember(trial - self.image, gradient - self.gradient, loss.isfinite())
-        self.image = torch.where(accept[:, None], trial, self.image)
-        self.gradient = torch.where(accept[:, None], gradient, self.gradient)
-        self.loss = torch.where(accept, loss, self.loss)
-        self.length = torch.where(accept, 1.0, self.length * 0.5)
-        self.accepted.append(accept)
-        self._aim()
+        loss, gradient, row = self._evaluate(trial)
+        single = kernels("lbfgs_triton", trial.device)
+        if single is None:
+            accept = self._update(trial, loss, gradient)
+        else:
+            accept = single.update(self, trial, loss, gradient, decrease=_SUFFICIENT_DECREASE, least=_LEAST_CURVATURE)
+        return row | {"accepted": accept}
 
-    def _remember(self, step: Tensor, change: Tensor, finite: Tensor) -> None:
-        """Store (step, change) where it shows positive curvature; every lane writes its slot, unchanged where it does
-        not.
+    def _update(self, trial: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        """Take in the loss (L,) and gradient (L, n) at a trial image (L, n); bool (L,): where it was accepted."""
+        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+        enough = self.loss + _SUFFICIENT_DECREASE * self.length * self.slope
+        accept = loss.isfinite() & ((loss <= enough) | ~self.loss.isfinite())
+        torch.sub(trial, self.image, out=self.probes[:, 0])
+        torch.sub(gradient, self.gradient, out=self.probes[:, 1])
+        self._remember(loss.isfinite())
+        torch.where(accept[:, None], trial, self.image, out=self.image)
+        torch.where(accept[:, None], gradient, self.gradient, out=self.gradient)
+        torch.where(accept, loss, self.loss, out=self.loss)
+        torch.where(accept, torch.ones_like(self.length), self.length * 0.5, out=self.length)
+        self._aim()
+        return accept
+
+    def _remember(self, finite: Tensor) -> None:
+        """Store the pair in the probes where it shows positive curvature; every lane writes its slot, unchanged where
+        it does not. The probes are then what is in the slot.
         """
         memory, m = self.memory, self.memory.history
-        curved = (step * change).sum(1) > _LEAST_CURVATURE * step.norm(dim=1) * change.norm(dim=1)
+        step, change, _ = self.probes.unbind(1)
+        curved = _dot(step, change) > _LEAST_CURVATURE * step.norm(dim=1) * change.norm(dim=1)
         store = curved & finite
-        slot = memory.head
-        for row, vector in ((slot, step), (slot + m, change)):
-            memory.pairs[self.lanes, row] = torch.where(store[:, None], vector, memory.pairs[self.lanes, row])
-        memory.filled[self.lanes, slot] |= store
-        self.slot = slot.clone()
-        memory.head.copy_(torch.where(store, (slot + 1) % m, slot))
+        self.slot.copy_(memory.head)
+        rows = torch.stack([self.slot, self.slot + m], dim=1)
+        before = memory.pairs[self.lanes[:, None], rows]
+        newest = self.probes[:, :2]
+        torch.where(store[:, None, None], newest, before, out=newest)
+        memory.pairs[self.lanes[:, None], rows] = newest
+        memory.filled[self.lanes, self.slot] |= store
+        torch.where(store, (self.slot + 1) % m, self.slot, out=memory.head)
 
     def _aim(self) -> None:
         """The next direction, from one pass over the pairs for the products and one to combine them."""
         memory, m, slot = self.memory, self.memory.history, self.slot
-        probes = torch.stack([memory.pairs[self.lanes, slot], memory.pairs[self.lanes, slot + m], self.gradient], dim=1)
-        with_s, with_y, with_g = (probes @ memory.pairs.mT).unbind(1)
+        with_s, with_y, with_g = _products(self.probes, memory.pairs).unbind(1)
         memory.sy[self.lanes, slot, :] = with_s[:, m:]
         memory.sy[self.lanes, :, slot] = with_y[:, :m]
         memory.yy[self.lanes, slot, :] = with_y[:, m:]
         memory.yy[self.lanes, :, slot] = with_y[:, m:]
         coefficients, scale = _compact_direction(memory, with_g)
-        plain = self.first_step * math.sqrt(self.image.shape[1]) / self.gradient.norm(dim=1).clamp_min(1e-30)
+        length = self.gradient.norm(dim=1)
+        plain = self.first_step * math.sqrt(self.image.shape[1]) / length.clamp_min(1e-30)
         scale = torch.where(memory.filled.any(1), scale, plain)
-        direction = -(scale[:, None] * self.gradient + (coefficients[:, None] @ memory.pairs).squeeze(1))
-        downhill = (direction * self.gradient).sum(1) < 0
-        self.direction = torch.where(downhill[:, None], direction, -plain[:, None] * self.gradient)
+        # The direction is -(scale g + sum of coefficients times pairs); where that does not go down, -plain g.
+        down = -(scale * length.square() + (coefficients * with_g).sum(1))
+        downhill = down < 0
+        coefficients = torch.where(downhill[:, None], coefficients, 0.0)
+        scale = torch.where(downhill, scale, plain)
+        torch.where(downhill, down, -plain * length.square(), out=self.slope)
+        torch.mul(self.gradient, -scale[:, None], out=self.direction)
+        self.direction.sub_((coefficients[:, None] @ memory.pairs).squeeze(1))
+
+
+_CHUNKS = 256  # of the pixels, that a GPU multiplies at once
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Products (L,) of vectors (L, n)."""
+    return torch.linalg.vecdot(one, other) if one.is_cuda else (one * other).sum(1)
+
+
+def _products(probes: Tensor, pairs: Tensor) -> Tensor:
+    """probes (L, k, n) with pairs (L, 2m, n): (L, k, 2m).
+
+    Libraries for GPUs give a product of so few and so long rows to a few processors; in chunks all have work.
+    """
+    chunk = pairs.shape[2] // _CHUNKS // 4 * 4
+    if not pairs.is_cuda or chunk == 0:
+        return probes @ pairs.mT
+    whole = chunk * _CHUNKS
+    found = [
+        torch.bmm(
+            probe[:, :whole].unflatten(1, (_CHUNKS, chunk)).transpose(0, 1),
+            pair[:, :whole].unflatten(1, (_CHUNKS, chunk)).permute(1, 2, 0),
+        ).sum(0)
+        for probe, pair in zip(probes, pairs, strict=True)
+    ]
+    rest = probes[:, :, whole:] @ pairs[:, :, whole:].mT if whole < pairs.shape[2] else 0.0
+    return torch.stack(found) + rest
 
 
 def _compact_direction(memory: Curvature, with_gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -281,11 +388,13 @@ class Adam(_Solver):
         self, objective: Objective, image: Tensor, *, first_step: float, curvature: Curvature | None, history: int
     ):
         super().__init__(objective, image, first_step=first_step, curvature=curvature, history=history)
+        self.loss, self.gradient, row = self._evaluate(self.image)
+        self.rows.append(row | {"accepted": self.loss.isfinite()})
         self.best, self.best_loss = self.image, self.loss
         self.mean, self.square = torch.zeros_like(self.image), torch.zeros_like(self.image)
         self.count = 0
 
-    def iterate(self) -> None:
+    def advance(self) -> dict[str, Tensor]:
         """One Adam step and the evaluation where it ends."""
         self.count += 1
         b1, b2 = self.decay
@@ -295,11 +404,11 @@ class Adam(_Solver):
         mean, square = self.mean / (1 - b1**self.count), self.square / (1 - b2**self.count)
         least = 1e-8 * square.amax(1, keepdim=True).sqrt() + 1e-30
         self.image = self.image - self.first_step * mean / (square.sqrt() + least)
-        loss, self.gradient = self._evaluate(self.image)
+        loss, self.gradient, row = self._evaluate(self.image)
         accept = loss.isfinite() & ((loss < self.best_loss) | ~self.best_loss.isfinite())
         self.best = torch.where(accept[:, None], self.image, self.best)
         self.best_loss = torch.where(accept, loss, self.best_loss)
-        self.accepted.append(accept)
+        return row | {"accepted": accept}
 
     def result(self) -> Minimum:
         """The best image seen, not the last."""

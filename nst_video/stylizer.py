@@ -20,9 +20,10 @@ from nst_video.controls import Controls
 from nst_video.encoders import Encoder
 from nst_video.errors import NstVideoError
 from nst_video.fill import paint_revealed
+from nst_video.graphs import Graphs
 from nst_video.motion import Motion, warp
 from nst_video.objective import FrameObjective, Past, Weights, style_of
-from nst_video.optimizers import Curvature, Minimum, minimise
+from nst_video.optimizers import Curvature, Minimum
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, chosen
 from nst_video.stepreport import StepReport, report_of
 from nst_video.teacher import Statistics, Teacher
@@ -79,6 +80,7 @@ class Stylizer:
         self.look, self.coherence = look or LookOptions(), coherence or CoherenceOptions()
         self.styles = [image for image, _ in styles]
         self.mix = tuple(weight for _, weight in styles)
+        self.graphs = Graphs()
         self._grams: dict[tuple[int, bool], list[Statistics]] = {}
 
     def initial_state(self, seed: int | None = None) -> State:
@@ -166,7 +168,7 @@ class Stylizer:
         steps and no memory.
         """
         search = partial(
-            minimise,
+            self.graphs.minimise,
             objective,
             evaluations=evaluations,
             optimizer=self.effort.optimizer,
@@ -266,6 +268,8 @@ def _moved(curvature: Curvature, flow: Tensor, shape: Sequence[int]) -> Curvatur
     """The pairs of L images of `shape` moved along the flow (L, 2, H, W): what was learnt of a place goes with it."""
 
     def move(vectors: Tensor) -> Tensor:
+        if vectors.is_cuda:  # one look-up for all: there each call costs
+            return warp(vectors.view(len(flow), -1, *shape[2:]), flow).view_as(vectors)
         moved = torch.empty_like(vectors)
         by_row = (len(flow), -1, *shape[1:])
         # One pair of each lane after the other: a look-up takes several times what it looks up.

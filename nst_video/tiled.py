@@ -103,7 +103,7 @@ class TiledObjective(FrameObjective):
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Total (L,) and its weighted terms by name; only the total has a gradient."""
         joint, content, style = _OfTheNetwork.apply(image, self)
-        pixels = self._pixel_terms(image)
+        pixels = self.pixel_terms(image)
         return torch.stack([joint, *pixels.values()]).sum(0), {"content": content, "style": style} | pixels
 
     def network_terms(self, image: Tensor, *, differentiate: bool) -> tuple[Tensor, Tensor, Tensor | None]:

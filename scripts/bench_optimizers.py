@@ -171,7 +171,7 @@ def lowest(before: float, loss: float) -> float:
 class TimedLBFGS(LBFGS):
     """Notes how long each evaluation of the loss and its gradient takes."""
 
-    def _evaluate(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, flat: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         began = perf_counter()
         found = super()._evaluate(flat)
         self.evaluation_seconds = perf_counter() - began

@@ -1,6 +1,7 @@
 """What computing the convolutions in bfloat16 does to the result: the same stills painted in fp32 and in bf16.
 
     python scripts/bench_precision.py [--encoders vgg19 slim] [--size 160] [--evaluations 60] [--threads 2]
+                                             [--device cpu]
 
 Both are judged by VGG-19 in fp32. Two optimisations of the same picture part ways after a few steps, whatever the
 difference between them is; so pixels differ, and the style distances scatter.
@@ -18,6 +19,7 @@ from nst_video import EffortOptions, LookOptions, Motion, Stylizer
 from nst_video.colors import to_image, to_rgb
 from nst_video.encoders import Encoder, load_encoder
 from nst_video.losses import gram
+from nst_video.machine import devices
 from nst_video.measures import STYLE_LAYERS, style_distance
 from nst_video.pictures import read_picture
 from nst_video.stylizer import resize
@@ -33,6 +35,7 @@ def main() -> None:
     parser.add_argument("--encoders", nargs="+", default=["vgg19", "slim"])
     parser.add_argument("--size", type=int, default=160, help="long side in pixels")
     parser.add_argument("--evaluations", type=int, default=60, help="of a still")
+    parser.add_argument("--device", default="cpu", choices=devices(), help="that paints; the CPU judges")
     parser.add_argument("--threads", type=int, help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
@@ -45,7 +48,7 @@ def main() -> None:
             content, picture = (scaled(read(name), arguments.size) for name in (still, style))
             target = {layer: gram(features).mean for layer, features in judge(picture).items()}
             painted = {
-                precision: paint(encoder, precision, content, read(style), arguments.evaluations)
+                precision: paint(encoder, precision, content, read(style), arguments.evaluations, arguments.device)
                 for precision in ("fp32", "bf16")
             }
             exact, fast = (style_distance(judge(image), target) for image in painted.values())
@@ -67,14 +70,16 @@ def scaled(picture: Tensor, side: int) -> Tensor:
     return resize(picture, [round(side * factor) for side in picture.shape[-2:]]).clamp(0, 1)
 
 
-def paint(name: str, precision: str, content: Tensor, style: Tensor, evaluations: int) -> Tensor:
-    """A first frame as it would be written, (1, 3, H, W) in [0, 1]."""
+def paint(name: str, precision: str, content: Tensor, style: Tensor, evaluations: int, device: str = "cpu") -> Tensor:
+    """A first frame as it would be written, (1, 3, H, W) in [0, 1] on the CPU."""
     look = LookOptions()
-    encoder: Encoder = load_encoder(name, (*look.content_layers, *look.style_layers), precision=precision)
+    layers = (*look.content_layers, *look.style_layers)
+    encoder: Encoder = load_encoder(name, layers, precision=precision, device=device)
     effort = EffortOptions(size=max(content.shape[-2:]), encoder=name, first_iterations=evaluations, iterations=1)
     teacher = load_teacher(encoder, look.style_layers, precision=precision)
-    stylizer = Stylizer(encoder, [(style, 1.0)], effort=effort, look=look, teacher=teacher)
-    painted, _ = stylizer.step(content, Motion.none(1, *content.shape[-2:]), stylizer.initial_state())
+    stylizer = Stylizer(encoder, [(style.to(device), 1.0)], effort=effort, look=look, teacher=teacher)
+    motion = Motion.none(1, *content.shape[-2:]).to(device)
+    painted, _ = stylizer.step(content.to(device), motion, stylizer.initial_state())
     return to_image(to_rgb(painted))
 
 

@@ -3,6 +3,7 @@
     python scripts/bench_speed.py FOLDER [--devices cpu cuda:0] [--sizes 256x256 512x288] [--precisions fp32 bf16]
                                          [--encoders vgg19 slim] [--rounds 5] [--clock processor] [--threads 2]
     python scripts/bench_speed.py FOLDER --render [--frames 24] [--size 512] [--alone 500]
+    python scripts/bench_speed.py FOLDER --video [--frames 240] [--encoders vgg19 slim]
 
 Everything about one size takes turns in one process, so that ratios hold on a machine that does other work as well;
 times are medians over the rounds. `--clock processor` counts the time of all threads of this process instead of the
@@ -11,9 +12,16 @@ wall's, for a machine that is busy (CPU only).
 The floor: for every layer the larger of its multiply-adds at the device's own matrix rate and its bytes at the device's
 own copy rate, both measured in the same run; an activation is written and read once on the way there and read once on
 the way back, its gradient written and read once, and nothing else is moved. "plain" is scripts/plain_gatys.py with its
-history full. `--render` paints a clip as `standard` does, and two of its frames on their own by the plain way with 500
-evaluations each; the time of the whole clip painted that way is extrapolated from those two. FOLDER gets speed.json,
-speed.md and, where matplotlib is there, speed.png; render.json and render.md with --render.
+history full. On an NVIDIA GPU an iteration is one replay of a CUDA graph, timed over many of them; "one by one" is the
+same without a graph, "by autograd" with the gradient that autograd makes of objective.py, and lanes are pictures
+optimised as one batch, whose time is that of all of them. Gram matrices are counted at the rate of the number format
+that they are made in: bfloat16 there, float32 on a CPU.
+
+`--render` paints a clip as `standard` does, and two of its frames on their own by the plain way with 500 evaluations
+each; the time of the whole clip painted that way is extrapolated from those two. `--video` renders a video of 512x512
+pixels at 10 evaluations a frame with all that belongs to it, and the same without painting. FOLDER gets speed.json,
+speed.md and, where matplotlib is there, speed.png; render.json and render.md with --render, video.json and video.md
+with --video.
 """
 
 import argparse
@@ -30,20 +38,21 @@ from typing import Any
 import numpy as np
 import torch
 from plain_gatys import PlainGatys, PlainSolver
+from speed_gpu import LANES, MOST_PIXELS, Iterations, objective_of, repeated
 from speed_render import painted_alone
+from speed_video import videos
 from torch import Tensor
 
-from nst_video import EffortOptions, LookOptions, Stylizer
+from nst_video import LookOptions
 from nst_video.colors import to_image
 from nst_video.encoders import Encoder, load_encoder
 from nst_video.frozen import FrozenConvolution
 from nst_video.machine import device_name, devices
-from nst_video.objective import FrameObjective, style_statistics
 from nst_video.optimizers import LBFGS
 from nst_video.pictures import read_picture
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
-SIZES = {"cpu": ["256x256", "512x288"], "cuda": ["256x256", "512x288", "512x512", "1024x576", "1920x1080"]}
+SIZES = {"cpu": ["256x256", "512x288"], "cuda": ["256x256", "512x288", "512x512", "1280x720", "1920x1080"]}
 HISTORY, LONG_HISTORY = 10, 100
 WARM_UP = 2
 MOVED = 5  # how often a byte of an activation, or of its gradient, has to be moved: see above
@@ -56,7 +65,9 @@ def main() -> None:
     arguments = parse_arguments()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
-    if arguments.render:
+    if arguments.video:
+        keep(arguments.folder, "video", *videos(arguments))
+    elif arguments.render:
         keep(arguments.folder, "render", *painted_alone(arguments))
     else:
         keep(arguments.folder, "speed", *speed(arguments))
@@ -75,6 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--render", action="store_true", help="a whole render against frames on their own")
+    parser.add_argument("--video", action="store_true", help="frames a second of a whole video")
     parser.add_argument("--clip", type=Path, default=SAMPLES / "bunny.mp4")
     parser.add_argument("--style", type=Path, default=SAMPLES / "oil.jpg")
     parser.add_argument("--frames", type=int, help="only the first N frames of the clip")
@@ -155,11 +167,14 @@ class Layer:
 def layers_of(encoder: Encoder, look: LookOptions, image: Tensor) -> list[Layer]:
     """What has to be computed and moved for one evaluation, on the way there."""
     found: list[Layer] = []
+    dtypes = {module.weight.dtype for module in encoder.modules() if isinstance(module, FrozenConvolution)}
+    # A GPU takes the first layer and the Gram matrices in bfloat16 too, without losing anything; a CPU does not.
+    throughout = image.is_cuda and torch.bfloat16 in dtypes
 
     def count(module: FrozenConvolution, inputs: tuple[Tensor], output: Tensor) -> None:
         products = output.numel() * module.in_channels * 9
-        precision = "bf16" if module.weight.dtype == torch.bfloat16 else "fp32"
-        found.append(Layer(products, output.numel() * output.element_size(), precision))
+        precision = "bf16" if throughout or module.weight.dtype == torch.bfloat16 else "fp32"
+        found.append(Layer(products, output.numel() * (2 if throughout else output.element_size()), precision))
 
     modules = [module for module in encoder.modules() if isinstance(module, FrozenConvolution)]
     handles = [module.register_forward_hook(count) for module in modules]
@@ -167,9 +182,9 @@ def layers_of(encoder: Encoder, look: LookOptions, image: Tensor) -> list[Layer]
         features = encoder(image)
     for handle in handles:
         handle.remove()
-    for layer in look.style_layers:  # in float32, whatever the network computes in; its activations are counted above
+    for layer in look.style_layers:  # whose activations are counted above
         channels, places = features[layer].shape[1], features[layer][0, 0].numel()
-        found.append(Layer(channels * channels * places, 0, "fp32"))
+        found.append(Layer(channels * channels * places, 0, "bf16" if throughout else "fp32"))
     return found
 
 
@@ -190,8 +205,8 @@ class TimedLBFGS(LBFGS):
     evaluation = 0.0
     timed: Callable[[Callable[[], object]], float]
 
-    def _evaluate(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        found: list[tuple[Tensor, Tensor]] = []
+    def _evaluate(self, flat: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        found: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
         work = super()._evaluate
         self.evaluation = self.timed(lambda: found.append(work(flat)))
         self.rows.clear()
@@ -205,12 +220,7 @@ class Ours:
         self, encoder: Encoder, content: Tensor, style: Tensor, timed: Callable[[Callable[[], object]], float]
     ):
         """timed: seconds that a piece of work takes."""
-        look = LookOptions()
-        with torch.no_grad():
-            features = encoder(style)
-            targets = {layer: style_statistics(encoder, features, layer) for layer in look.style_layers}
-        weights = Stylizer(encoder, [], effort=EffortOptions()).weights()
-        objective = FrameObjective(encoder, look, content=content, styles=targets, weights=weights)
+        objective = objective_of(encoder, content, style)
         solver = type("Solver", (TimedLBFGS,), {"timed": staticmethod(timed)})
         self.timed = timed
         self.solver = solver(objective, content, first_step=0.05, curvature=None, history=HISTORY)
@@ -240,7 +250,8 @@ def entries(
     """What takes turns at one size, by name: a call is one iteration and gives its seconds. And the work of an
     evaluation by precision.
     """
-    look, timed = LookOptions(), partial(seconds, device=device, clock=CLOCKS[arguments.clock])
+    on_gpu, look = device.startswith("cuda"), LookOptions()
+    timed = partial(repeated if on_gpu else partial(seconds, clock=CLOCKS[arguments.clock]), device=device)
     layers = (*look.style_layers, *look.content_layers)
     content, style = (fit(to_image(picture[None], device), size) for picture in pictures)
     found: dict[str, Callable[[], dict[str, float]]] = {}
@@ -248,14 +259,36 @@ def entries(
     for precision in arguments.precisions:
         load = partial(load_encoder, encoder, layers, device=device, precision=precision)
         work[precision] = layers_of(load(), look, content)
-        found[precision] = Ours(load(), content, style, timed)
-        found[f"{precision}, default layout"] = Ours(plain_layout(load()), content, style, timed)
+        if on_gpu:
+            found |= ours_on_gpu(precision, load, content, style)
+        else:
+            found[precision] = Ours(load(), content, style, timed)
+            found[f"{precision}, default layout"] = Ours(plain_layout(load()), content, style, timed)
     network = load_encoder(encoder, layers, device=device)
     for history in (HISTORY, LONG_HISTORY):
         solver = PlainSolver(PlainGatys(network, content, style, look), history)
         solver.fill()
         found[f"plain, history {history}"] = partial(iteration_of, solver, timed)
     return found, work
+
+
+def ours_on_gpu(
+    precision: str, load: Callable[[], Encoder], content: Tensor, style: Tensor
+) -> dict[str, Callable[[], dict[str, float]]]:
+    """Our ways to do an iteration on a GPU, by name."""
+
+    def iterations(network: Encoder, *, lanes: int = 1, written_out: bool = True, graph: bool = True) -> Iterations:
+        objective = objective_of(network, content, style, lanes=lanes, written_out=written_out)
+        return Iterations(objective, content.expand(lanes, -1, -1, -1).contiguous(), history=HISTORY, graph=graph)
+
+    network, pixels = load(), content.shape[2] * content.shape[3]
+    found = {precision: iterations(network), f"{precision}, one by one": iterations(network, graph=False)}
+    found[f"{precision}, by autograd"] = iterations(network, written_out=False)
+    found[f"{precision}, default layout"] = iterations(plain_layout(load()), written_out=False)
+    for lanes in LANES if precision == "bf16" else ():
+        if lanes * pixels <= MOST_PIXELS:
+            found[f"{precision}, {lanes} lanes"] = iterations(network, lanes=lanes)
+    return dict(found)
 
 
 def iteration_of(solver: PlainSolver, timed: Callable[[Callable[[], object]], float]) -> dict[str, float]:
@@ -290,13 +323,16 @@ def row_of(
     """Everything about one encoder at one size on one device."""
     width, height = (int(side) for side in size.split("x"))
     work, counted = entries(encoder, (width, height), arguments, pictures, device.name)
+    once = device.name.startswith("cuda")  # each call is many iterations already
     for run in work.values():
-        for _ in range(WARM_UP):
+        for _ in range(1 if once else WARM_UP):
             run()
     rounds = []
     for number in range(arguments.rounds):
         say(f"  round {number + 1} of {arguments.rounds}")
-        rounds.append({name: medians([run() for _ in range(arguments.evaluations)]) for name, run in work.items()})
+        rounds.append(
+            {name: medians([run() for _ in range(1 if once else arguments.evaluations)]) for name, run in work.items()}
+        )
     taken = {name: medians([row[name] for row in rounds]) for name in work}
 
     def ratios(name: str, to: str) -> float:
@@ -324,7 +360,10 @@ def row_of(
         "beside_network": {
             name: median(row[name]["iteration"] / row[name]["gradient"] - 1 for row in rounds) for name in every
         },
-        "channels_last_gain": {name: ratios(name, f"{name}, default layout") for name in every},
+        "channels_last_gain": {
+            name: ratios(by if (by := f"{name}, by autograd") in work else name, f"{name}, default layout")
+            for name in every
+        },
     }
 
 
@@ -343,12 +382,12 @@ def tables_of(rows: list[dict[str, Any]]) -> str:
     ]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
-        taken = {name: f"{1e3 * found['iteration']:.1f} ms" for name, found in row["seconds"].items()}
+        taken = {name: f"{1e3 * found['iteration']:.2f} ms" for name, found in row["seconds"].items()}
         for precision, floor in row["floor"].items():
             found, faster = row["seconds"][precision], row["faster_than_plain"][precision]
             cells = [
                 *(row["device"], row["encoder"], row["size"].replace("x", "×"), precision),
-                *(f"{1e3 * floor:.1f} ms", f"{1e3 * found['gradient']:.1f} ms", taken[precision]),
+                *(f"{1e3 * floor:.2f} ms", f"{1e3 * found['gradient']:.2f} ms", taken[precision]),
                 f"{floor / found['iteration']:.0%}",
                 *(
                     taken["plain, history 10"],
@@ -360,6 +399,7 @@ def tables_of(rows: list[dict[str, Any]]) -> str:
                 f"{row['channels_last_gain'][precision]:.2f} × faster",
             ]
             lines.append(f"| {' | '.join(cells)} |")
+    lines += variants_of(rows)
     for row in {row["device"]: row for row in rows}.values():
         rates = ", ".join(f"{value / 1e9:.0f} in {name}" for name, value in row["products_per_second"].items())
         copied = row["bytes_per_second"] / 1e9
@@ -368,6 +408,23 @@ def tables_of(rows: list[dict[str, Any]]) -> str:
             f"{rates}; {copied:.1f} GB copied a second."
         )
     return "\n".join(lines)
+
+
+def variants_of(rows: list[dict[str, Any]]) -> list[str]:
+    """A table of the other ways of a GPU, and of lanes: milliseconds of an iteration, by the picture."""
+    own = [row for row in rows if row["device"].startswith("cuda")]
+    names = list(dict.fromkeys(name for row in own for name in row["seconds"] if not name.startswith("plain")))
+    if not own:
+        return []
+    lines = ["", f"| ms an iteration and a picture | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for row in own:
+        cells = []
+        for name in names:
+            lanes = int(name.split()[1]) if name.endswith("lanes") else 1
+            taken = row["seconds"].get(name)
+            cells.append(f"{1e3 * taken['iteration'] / lanes:.2f}" if taken else "")
+        lines.append(f"| {row['encoder']} {row['size'].replace('x', '×')} | {' | '.join(cells)} |")
+    return lines
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -385,7 +442,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     FigureCanvasAgg(figure)
     for axes, (title, own) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
         own.sort(key=pixels)
-        curves = {name: [row["seconds"][name]["iteration"] for row in own] for name in own[0]["seconds"]}
+        everywhere = [name for name in own[0]["seconds"] if all(name in row["seconds"] for row in own)]
+        curves = {name: [row["seconds"][name]["iteration"] for row in own] for name in everywhere}
         curves |= {f"floor in {name}": [row["floor"][name] for row in own] for name in own[0]["floor"]}
         for name, values in curves.items():
             style = "--" if name.startswith("floor") else ":" if name.startswith("plain") else "-"

@@ -1,6 +1,7 @@
 """Optimisers: known minima, independent lanes, the direction of the textbook, and no look at the data from the host."""
 
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -414,8 +415,10 @@ def test_no_iteration_waits_for_a_cuda_device(optimizer):
     objective, _ = rosenbrock()
     solver = OPTIMIZERS[optimizer](objective, start(2).cuda(), first_step=0.05, curvature=None, history=3)
     solver.iterate()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that this is new
+            torch.cuda.set_sync_debug_mode("error")
         for _ in range(8):
             solver.iterate()
     finally:

@@ -36,7 +36,7 @@ class TinyEncoder(nn.Module):
             self.kernels.append(kernel / (3 * inputs**0.5))
         self.broken, self.lane, self.calls = broken, lane, 0
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor, *, native: bool = False) -> dict[str, Tensor]:
         x = image * 2 - 1
         found = {}
         for layer, kernel in zip(LAYERS, self.kernels, strict=True):

@@ -1,0 +1,142 @@
+"""The loss of a frame and its gradient on a GPU, written out: the same numbers as objective.py and autograd give, in a
+tenth of the steps.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nst_video import borders
+from nst_video.encoders import Encoder, Vgg
+from nst_video.kernels import kernels
+from nst_video.padded import Seen, padded
+
+if TYPE_CHECKING:
+    from nst_video.objective import FrameObjective
+
+
+def can_evaluate(objective: "FrameObjective") -> bool:
+    """Whether this loss is one of those that are written out here."""
+    network = getattr(objective.encoder, "network", None)
+    return (
+        isinstance(network, Vgg)
+        and network.padding == "replicate"
+        and network.pool is F.avg_pool2d
+        and objective.exponent == 1.0
+    )
+
+
+def positions(encoder: Encoder) -> dict[str, str]:
+    """Layer -> its position in the network, which is a Vgg."""
+    assert isinstance(encoder.network, Vgg)
+    return {
+        layer: module.removeprefix("features.") for module, layers in encoder.network.taps.items() for layer in layers
+    }
+
+
+def activations(encoder: Encoder, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    """What some layers of a Vgg see in images (L, 3, H, W), as `Direct` compares it with: float32 (L, C, h, w)."""
+    where = {layer: position for layer, position in positions(encoder).items() if layer in layers}
+    seen = padded(encoder, frozenset(), frozenset(where.values())).see(image)
+    return {layer: borders.inside(seen.buffers[position]).float() for layer, position in where.items()}
+
+
+class Direct:
+    """The loss of a FrameObjective, whose tensors are read at every call."""
+
+    def __init__(self, objective: "FrameObjective") -> None:
+        """objective: one that `can_evaluate`."""
+        self.objective = objective
+        self.position = positions(objective.encoder)
+        asked = (objective.shares, objective.targets)
+        styles, contents = (frozenset(self.position[name] for name in layers) for layers in asked)
+        self.network = padded(objective.encoder, styles, contents)
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Total (L,) at an image (L, 3, H, W), its gradient, and the weighted terms by name."""
+        seen = self.network.see(image)
+        style, slopes = self._style(seen)
+        content, gradients = self._content(seen)
+        gradient = self.network.back(seen, slopes, gradients)
+        terms = {"content": content, "style": style} | self._pixels(image, gradient)
+        return torch.stack(list(terms.values())).sum(0), gradient, terms
+
+    def _style(self, seen: Seen) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted term, and twice its gradient by the sums F F' of each layer."""
+        objective, matrices, factors = self.objective, {}, []
+        for layer, share in objective.shares.items():
+            position, basis = self.position[layer], objective.basis(layer)
+            sums, (height, width) = seen.sums[position], seen.sizes[position]
+            sums = sums if basis is None else basis @ sums @ basis.mT
+            matrices[layer] = (sums, objective.styles[layer], 1 / (height * width))
+            factors.append(share / objective.style_energies[layer].expand(len(sums)))
+        scaled = objective.weights.style * torch.stack(factors)
+        single = kernels("losses_triton", scaled.device)
+        gaps = single.style_gaps(list(matrices.values())) if single else _style_gaps(matrices.values())
+        slopes = {}
+        for layer, factor in zip(matrices, scaled, strict=True):
+            basis, dtype = objective.basis(layer), self.network.dtype
+            exact = torch.float32 if basis is not None else dtype
+            sums, target, share = matrices[layer]
+            slope = (single.style_slope if single else _style_slope)(sums, target, share, 4 * share * factor, exact)
+            slopes[self.position[layer]] = slope if basis is None else basis.mT @ slope @ basis
+        return (scaled * gaps).sum(0), slopes
+
+    def _content(self, seen: Seen) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted term, and its gradient by the activations of each layer, or by their buffer."""
+        objective, each, gradients = self.objective, [], {}
+        single = kernels("losses_triton", seen.kept[0].device)
+        for layer, target in objective.targets.items():
+            position, basis = self.position[layer], objective.basis(layer)
+            count = len(objective.targets) * target[0].numel()
+            factor = objective.weights.content / (objective.content_energies[layer] * count)
+            if single and basis is None:
+                y = seen.buffers[position]
+                each.append(factor * single.content_gap(y, target))
+                gradients[position] = single.content_slope(y, target, 2 * factor)
+                continue
+            features = borders.inside(seen.buffers[position]).float()
+            if basis is not None:
+                features = torch.einsum("ij,ljhw->lihw", basis, features)
+            gap = features - target
+            each.append(factor * torch.linalg.vector_norm(gap, dim=(1, 2, 3)).square())
+            gradient = gap * (2 * factor)[:, None, None, None]
+            gradients[position] = gradient if basis is None else torch.einsum("ij,lihw->ljhw", basis, gradient)
+        return torch.stack(each).sum(0), gradients
+
+    def _pixels(self, image: Tensor, gradient: Tensor) -> dict[str, Tensor]:
+        """The terms that need no network; their gradient is added to the one given."""
+        objective, single = self.objective, kernels("borders_triton", image.device)
+        if single is None:
+            leaf = image.detach().requires_grad_(True)
+            with torch.enable_grad():
+                terms = objective.pixel_terms(leaf)
+                (own,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), leaf)
+            gradient += own
+            return {name: value.detach() for name, value in terms.items()}
+        past = objective.past
+        found = single.add_pixel_terms(
+            gradient,
+            image,
+            past and (past.warped, past.trust),
+            tv=objective.weights.tv,
+            temporal=objective.weights.temporal,
+            range_weight=objective.normaliser.range_weight,
+        )
+        names = ("tv", "range") if past is None else ("tv", "range", "temporal")
+        return dict(zip(names, found, strict=False))
+
+
+def _style_gaps(matrices: Iterable[tuple[Tensor, Tensor, float]]) -> Tensor:
+    """The sum of squares of share x sums - target, (layers, L), of (sums (L, N, N), target (1 or L, N, N), share)."""
+    gaps = [torch.sub(share * sums, target) for sums, target, share in matrices]
+    return torch.stack([torch.linalg.vector_norm(gap, dim=(1, 2)) for gap in gaps]).square()
+
+
+def _style_slope(sums: Tensor, target: Tensor, share: float, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """factor (L,) times share x sums - target, (L, N, N)."""
+    return (torch.sub(share * sums, target) * factor[:, None, None]).to(dtype)

@@ -1,0 +1,135 @@
+"""The loss written out, with its gradient, as GPUs have it: the same as autograd finds, on whatever device."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import picture
+
+from nst_video import borders
+from nst_video.direct import can_evaluate
+from nst_video.encoders import load_encoder
+from nst_video.objective import FrameObjective, Past, Weights, style_statistics
+from nst_video.optimizers import minimise, value_and_gradient
+from nst_video.options import LookOptions
+
+LOOK = LookOptions()
+WEIGHTS = Weights(content=0.05, style=torch.tensor([1.0, 2.0]), tv=0.5, temporal=20.0)
+SIZE = (45, 66)  # odd where pools halve it
+
+
+def channels_last(*shape):
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last)
+
+
+def problem(name="slim", precision="fp32", look=LOOK, *, past=True):
+    """The loss of two lanes, by autograd."""
+    encoder = load_encoder(name, (*look.style_layers, *look.content_layers), precision=precision)
+    content = torch.cat([picture(1, *SIZE), picture(2, *SIZE)])
+    seen = encoder(picture(9, *SIZE))
+    styles = {layer: style_statistics(encoder, seen, layer) for layer in look.style_layers}
+    trust = torch.full((2, 2, 1, *SIZE), 0.4)
+    before = Past(torch.stack([content.flip(3), content.flip(2)], dim=1), trust) if past else None
+    return FrameObjective(encoder, look, content=content, styles=styles, weights=WEIGHTS, past=before)
+
+
+def written_out(objective):
+    objective.direct = True
+    objective._take_energies()
+    return objective
+
+
+def image():
+    return 1.2 * torch.cat([picture(3, *SIZE), picture(4, *SIZE)]) - 0.1
+
+
+def off(found, wanted):
+    return float((found - wanted).norm() / wanted.norm())
+
+
+DEEP = replace(LOOK, style_layers=("relu2_2", "relu3_1"), content_layers=("relu2_2", "relu3_1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "look"),
+    [("slim", LOOK), ("slim", replace(LOOK, loss="paper")), ("vgg19", LOOK), ("vgg19", DEEP)],
+    ids=["slim", "paper", "vgg19", "layers before pools, with two losses each"],
+)
+@pytest.mark.parametrize("past", [False, True])
+def test_loss_gradient_and_terms_are_those_of_autograd(name, look, past):
+    objective = problem(name, look=look, past=past)
+    wanted = value_and_gradient(objective, image())
+    found = value_and_gradient(written_out(objective), image())
+    torch.testing.assert_close(found[0], wanted[0], rtol=1e-4, atol=0)
+    assert off(found[1], wanted[1]) < 1e-5
+    assert found[2].keys() == wanted[2].keys()
+    for term, values in wanted[2].items():
+        torch.testing.assert_close(found[2][term], values, rtol=1e-4, atol=1e-7, msg=term)
+
+
+def test_in_bf16_the_gradient_is_as_near_to_the_exact_one_as_that_of_autograd():
+    exact = value_and_gradient(problem("vgg19"), image())[1]
+    objective = problem("vgg19", "bf16")
+    usual = off(value_and_gradient(objective, image())[1], exact)
+    assert off(value_and_gradient(written_out(objective), image())[1], exact) < max(1.3 * usual, 0.02)
+
+
+def test_the_same_picture_is_found():
+    objective = problem()
+    wanted = minimise(objective, image(), evaluations=8)
+    found = minimise(written_out(objective), image(), evaluations=8)
+    assert torch.equal(found.accepted, wanted.accepted)
+    torch.testing.assert_close(found.record["loss"], wanted.record["loss"], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"padding": "zero"}, {"pooling": "max"}], ids=["zeros round the layers", "max pools"]
+)
+def test_other_networks_are_left_to_autograd(options):
+    encoder = load_encoder("slim", (*LOOK.style_layers, *LOOK.content_layers), **options)
+    objective = problem()
+    assert can_evaluate(objective)
+    objective.encoder = encoder
+    assert not can_evaluate(objective)
+
+
+def test_another_exponent_of_total_variation_is_left_to_autograd():
+    assert not can_evaluate(problem(look=replace(LOOK, tv_exponent=1.25)))
+
+
+def test_a_picture_in_parts_is_the_picture():
+    x = torch.rand(2, 3, 9, 12)
+    parts = borders.split(x)
+    assert parts.shape == (2, borders.PARTS, 11, 14)
+    whole = sum(parts[:, 3 * part : 3 * part + 3].double() for part in range(3))
+    assert (borders.inside(whole) - x).abs().max() < 1e-7
+    assert torch.equal(whole[:, :, 0, 1:-1].float(), x[:, :, 0])
+
+
+def test_a_gradient_in_two_parts_is_their_sum_with_what_fell_on_the_border():
+    g = channels_last(1, 8, 6, 7)
+    found = borders.joined(g)
+    x = torch.zeros(1, 8, 4, 5, requires_grad=True)
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+    (wanted,) = torch.autograd.grad((padded * g).sum(), x)
+    torch.testing.assert_close(found, wanted[:, :3] + wanted[:, 3:6])
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 7), (1, 3), (2, 2)])
+def test_pools_and_borders_are_those_of_the_network(size):
+    y = channels_last(2, 8, size[0] + 2, size[1] + 2)
+    inner = borders.inside(y).clone().requires_grad_(True)
+    lit = inner.relu()
+    small = torch.nn.functional.pad(
+        torch.nn.functional.avg_pool2d(lit, 2, ceil_mode=True), (1, 1, 1, 1), mode="replicate"
+    )
+    y = torch.nn.functional.pad(lit.detach(), (1, 1, 1, 1)).contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(borders.pooled(y), small)
+    g = channels_last(*small.shape)
+    (wanted,) = torch.autograd.grad((small * g).sum(), inner)
+    found = borders.unpooled(y, g, None)
+    torch.testing.assert_close(borders.inside(found), wanted)
+    borders.clear_edge(y)
+    borders.repeat_edge(y)
+    assert torch.equal(y, torch.nn.functional.pad(lit.detach(), (1, 1, 1, 1), mode="replicate"))
