@@ -8,6 +8,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -67,7 +68,6 @@ class Graphs:
         self._captured: OrderedDict[Hashable, _Captured] = OrderedDict()
         self._impossible = False
         self._pool: torch.cuda._POOL_HANDLE | None = None
-        self._stream: torch.cuda.Stream | None = None
 
     def __len__(self) -> int:
         return len(self._captured)
@@ -130,17 +130,17 @@ class Graphs:
 
     def _capture(self, objective: FrameObjective, image: Tensor, history: int, first_step: float) -> _Captured:
         """An iteration is run as it is, so that libraries choose their kernels, and then recorded."""
-        if self._pool is None or self._stream is None:
-            self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(image.device)
-        own, here = objective.holding(), torch.cuda.current_stream(image.device)
-        self._stream.wait_stream(here)
-        with torch.cuda.stream(self._stream):
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        own, here, beside = objective.holding(), torch.cuda.current_stream(image.device), _stream(image.device)
+        beside.wait_stream(here)
+        with torch.cuda.stream(beside):
             solver = self._solver(own, image, history, first_step)
             names = tuple(solver.rows[0])
-        here.wait_stream(self._stream)
+        here.wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         # Other threads may go on using the device meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=beside, capture_error_mode="thread_local"):
             made = solver.advance()
             row = torch.stack([made[name].float() for name in names])
         return _Captured(graph, own, solver, names, row)
@@ -154,6 +154,12 @@ class Graphs:
                 solver.iterate()
                 return solver
         return LBFGS(objective, image, first_step=first_step, curvature=None, history=history)
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Where graphs are recorded: one for all, because libraries keep memory for every stream that they have seen."""
+    return torch.cuda.Stream(device)
 
 
 def _memory_error(error: BaseException | None) -> torch.OutOfMemoryError | None:

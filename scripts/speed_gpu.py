@@ -68,6 +68,7 @@ class Iterations:
     def __init__(self, objective: FrameObjective, image: Tensor, *, history: int, graph: bool = True) -> None:
         """image (L, 3, H, W)."""
         self.device = str(image.device)
+        self.objective, self.image = objective, image  # what a graph reads must stay where it is
         if graph:
             self.graphs = Graphs()  # which are gone when this is
             held = self.graphs.held(objective, image, history, 0.05)
