@@ -4,6 +4,7 @@ of the stylizer and, where there are cores, several frames at once.
 
 import os
 import threading
+import time
 import zlib
 from bisect import bisect
 from collections.abc import Callable, Generator, Iterator
@@ -24,6 +25,7 @@ from nst_video.errors import InputError
 from nst_video.lanes import Lane
 from nst_video.painted import Standing
 from nst_video.plan import Plan
+from nst_video.stepdown import is_out_of_memory
 from nst_video.survey import open_input, probe_input
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ _AHEAD = 2  # frames that are quite ready before the stylizer asks for them
 _MOST_WORKERS = 12
 _HELD = 1 << 31  # bytes of frames whose motion is looked for; of each, by its pixels:
 _HELD_BY_PIXEL = 120
+_PATIENCE, _PAUSE = 5.0, 0.05  # seconds: of waiting for memory, and between two attempts
 
 
 @dataclass(frozen=True)
@@ -145,11 +148,15 @@ class Feed:
         from nst_video.colors import to_image
 
         flows = {name: call() for name, call in calls.items()}
-        with self._stream() as stream:
-            image = to_image(facts["rgb"][None], self._device)
-            motions: dict[str, Any] = {name: found.motion(self._device) for name, found in flows.items()}
-            arrived = None if stream is None else stream.record_event()
-        return Upcoming(**facts, seen=seen(facts["rgb"]), image=image, **motions, arrived=arrived)
+
+        def bring() -> Upcoming:
+            with self._stream() as stream:
+                image = to_image(facts["rgb"][None], self._device)
+                motions: dict[str, Any] = {name: found.motion(self._device) for name, found in flows.items()}
+                arrived = None if stream is None else stream.record_event()
+            return Upcoming(**facts, seen=seen(facts["rgb"]), image=image, **motions, arrived=arrived)
+
+        return patiently(bring)
 
     @contextmanager
     def _stream(self) -> "Iterator[torch.cuda.Stream | None]":
@@ -163,6 +170,20 @@ class Feed:
             self._streams.own = torch.cuda.Stream(self._device)
         with torch.cuda.stream(self._streams.own):
             yield self._streams.own
+
+
+def patiently(work: Callable[[], Upcoming]) -> Upcoming:
+    """The result of the work, which is tried again for a while where memory runs out: what is painted meanwhile may be
+    at its peak, or about to go on in smaller parts.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return work()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or time.monotonic() > until:
+                raise
+        time.sleep(_PAUSE)
 
 
 def _with_goal(

@@ -543,6 +543,8 @@ def test_on_a_gpu_motion_is_that_of_the_cpu(tmp_path):
         there = replace(plan, machine=replace(plan.machine, device=device))
         with Feed(there, workers=4) as feed, feed.frames(0, Standing()) as frames:
             found.append([frame.take().motion.to("cpu") for frame in itertools.islice(frames, 8)])
-    for ours, theirs in zip(*found, strict=True):
+    pairs = [(ours, theirs) for ours, theirs in zip(*found, strict=True) if ours.references]
+    assert len(pairs) == 7
+    for ours, theirs in pairs:
         assert (ours.flows - theirs.flows).abs().mean() < 1e-3
         assert (ours.trust - theirs.trust).abs().mean() < 1e-3

@@ -1,5 +1,6 @@
 """The render loop with a stylizer that does nothing or fails, and the whole of it on a few small frames."""
 
+import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from nst_video.pictures import read_picture, write_picture
 from nst_video.plan import make_plan
 from nst_video.render import render_plan, stylize
 from nst_video.stylizer import State
-from nst_video.upcoming import Feed, workers_for
+from nst_video.upcoming import Feed, patiently, workers_for
 from nst_video.video import VideoReader
 
 UNEVEN = (0, 512, 700, 1900, 2000, 4096)
@@ -333,3 +334,26 @@ def test_a_picture_is_painted_too(style, tmp_path):
     result = stylize(tmp_path / "photo.jpg", style, tmp_path / "out.png", **FAST)
     assert result.frames == 1
     assert read_picture(tmp_path / "out.png").shape == (42, 64, 3)
+
+
+def test_a_frame_waits_for_memory_that_painting_gives_back():
+    tries = itertools.count()
+
+    def work():
+        if next(tries) < 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return "a frame"
+
+    assert patiently(work) == "a frame"
+    assert next(tries) == 4  # which are those before, counted from 0
+
+
+def test_a_frame_does_not_wait_for_ever_nor_for_what_is_no_lack_of_memory(monkeypatch):
+    monkeypatch.setattr("nst_video.upcoming._PATIENCE", 0.0)
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), ValueError("damaged")):
+
+        def work(error=error):
+            raise error
+
+        with pytest.raises(type(error)):
+            patiently(work)
