@@ -293,7 +293,7 @@ class MachineOptions:
         unset="what is free",
     )
     lanes: int | str = option(
-        "auto",
+        1,
         Number(1, MOST_LANES, whole=True, words=("auto",)),
         "parts of the video that are painted side by side, as one batch; auto: by measurement on a GPU, one on a CPU",
         metavar="N",
