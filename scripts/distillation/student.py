@@ -73,7 +73,7 @@ class Student(nn.Module):
         # Each weight is used once, and a CUDA graph cannot hold the cache.
         with torch.autocast(image.device.type, torch.bfloat16, cache_enabled=False):
             taps: dict[str, Tensor] = self.network(2 * image - 1)
-        return {layer: taps[layer] for layer in self.taps}
+        return {layer: taps[layer].float() for layer in self.taps}
 
     def as_encoder(self, device: torch.device | str = "cpu") -> Encoder:
         """The student as it is now, as the program uses it."""
