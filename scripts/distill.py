@@ -288,7 +288,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("work", type=Path, help="folder for pictures and state")
     parser.add_argument("--teacher", default="vgg19", choices=tuple(TAPS), help="encoder to learn from")
     parser.add_argument("--target", type=Path, help="where the weights go (default: slim.safetensors in WORK)")
-    parser.add_argument("--steps", type=int, help="length of the whole training (default: 24000 on a CPU, 48000 on a GPU)")
+    parser.add_argument("--steps", type=int, help="length of the whole training (default: 24000; on a GPU 48000)")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; run again to go on")
     parser.add_argument("--pictures", nargs="+", type=Path, default=[], help="folders of further pictures")
     parser.add_argument("--no-fetch", action="store_true", help="only the pictures of --pictures")
