@@ -289,3 +289,13 @@ def _two_chapters(end: Fraction) -> list[dict]:
         {"id": 1, "start": 0, "end": middle, "time_base": base, "metadata": {"title": "first"}},
         {"id": 2, "start": middle, "end": int(end * 1000), "time_base": base, "metadata": {"title": "second"}},
     ]
+
+
+def spoil(path, how):
+    """Remove a file ("missing"), or change one bit in the middle of it ("damaged")."""
+    if how == "missing":
+        path.unlink()
+        return
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)

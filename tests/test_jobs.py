@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from media import damage, make_video, number_of, packets_of, picture
+from media import damage, make_video, number_of, packets_of, picture, spoil
 
 from nst_video import jobwriter, shots
 from nst_video.cli import main
@@ -238,12 +238,7 @@ def opened_and_closed(opened, **options):
 def test_what_is_damaged_is_painted_again(opened, tmp_path, caplog, victim, how):
     run(opened(), 10)
     (path,) = (tmp_path / "out.mp4.nst").glob(victim)
-    if how == "missing":
-        path.unlink()
-    else:
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
+    spoil(path, how)
     run(opened())
     assert "damaged or missing; it is painted again" in caplog.text
     assert np.array_equal(frames_of(tmp_path / "out.mp4")[0], run_whole(opened, tmp_path))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from media import make_video, packets_of, picture
+from media import make_video, packets_of, picture, spoil
 from tiny import LOOK, TinyEncoder, texture
 from tiny import picture as tiny_picture
 
@@ -304,12 +304,7 @@ def test_stopped_after_every_single_round(opened, tmp_path):
 def test_what_is_damaged_is_painted_again(opened, tmp_path, caplog, victim, how):
     run(opened(), 7)
     (path,) = (tmp_path / "out.mp4.nst").glob(victim)
-    if how == "missing":
-        path.unlink()
-    else:
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
+    spoil(path, how)
     run(opened())
     assert "damaged or missing; it is painted again" in caplog.text
     pictures, pts = frames_of(tmp_path / "out.mp4")
