@@ -11,9 +11,9 @@ from nst_video.tiles import ALIGNED, MINIMAL_TILE, can_be_cut
 # Measured by scripts/bench_memory.py, on the safe side.
 _PROCESS = 4.5e8  # bytes that Python, torch, OpenCV and an encoder take before the first frame
 _PIXEL = 500  # bytes for each pixel of a frame: what is painted, moved, compared and kept, without the pairs
-_PAIR = 72  # bytes for each pixel and curvature pair: of the frame before, moved onto this one, and being saved
+_PAIR = 88  # bytes for each pixel and curvature pair: of the frame before, moved onto this one, and being saved
 _PAIR_OF_A_STILL = 30  # of the one frame that there is
-_LOOK = {"fp32": 1_900, "bf16": 1_500}  # bytes for each pixel that VGG-19 looks at at a time, as a teacher
+_LOOK = {"fp32": 1_400, "bf16": 1_100}  # bytes for each pixel that VGG-19 looks at at a time, as a teacher
 _EVALUATION = {  # bytes for each pixel whose loss and gradient are taken at a time
     "vgg": {"fp32": 3_600, "bf16": 2_600},
     "slim": {"fp32": 1_300, "bf16": 1_000},

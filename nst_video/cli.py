@@ -1,6 +1,5 @@
 """The command line: finds the command, and turns errors into one line and an exit code."""
 
-import os
 import signal
 import sys
 import traceback
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from nst_video.errors import NstVideoError, ResourceError, Stopped
+from nst_video.process import settle
 from nst_video.stopping import Stopper, Terminated
 from nst_video.terminal import log_lines, say, tell
 
@@ -17,9 +17,7 @@ COMMANDS = ("live", "dream", "score", "status", "info")  # modules of nst_video.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line (`sys.argv` when None); returns the exit code. `--help` and `--version` raise SystemExit."""
     words = list(sys.argv[1:] if argv is None else argv)
-    # torch's threads spin while they wait for each other; on cores that decoding, flow, encoding or another program
-    # share, that is many times slower than sleeping. The OpenMP library reads this once, when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle()
     stopper = Stopper(tell)
     try:
         with stopper.heeding(), log_lines():

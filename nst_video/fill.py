@@ -3,6 +3,7 @@ follow.
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -37,8 +38,10 @@ def _paint_lane(image: Tensor, hole: Tensor, content: Tensor, painted: Tensor) -
     matches = _best_matches(_small(image, factor), _small(content, factor), wanted)
     change = _chosen(_windows(painted - content, factor), matches)
     weight = _taper(_WINDOW * factor, image)
-    total = _overlap(change.view(len(wanted), 3, -1) * weight, wanted, image, factor)
-    share = _overlap(weight.expand(len(wanted), 1, -1), wanted, image, factor)
+    weighted = (
+        torch.cat([change.view(len(wanted), 3, -1), change.new_ones(len(wanted), 1, len(weight))], dim=1) * weight
+    )
+    total, share = _overlap(weighted, wanted, image, factor).split([3, 1], dim=1)
     return (image + torch.where(share > 1e-3, total / share.clamp_min(1e-3), 0.0)).clamp(0, 1)[0]
 
 
@@ -88,10 +91,13 @@ def _overlap(values: Tensor, wanted: Tensor, image: Tensor, factor: int) -> Tens
     """Sum of the wanted windows' values (n, C, side * side) where they lie: (1, C, H, W)."""
     height, width = image.shape[-2:]
     left, right, top, bottom = _margins((height, width), factor)
-    size = (height + top + bottom, width + left + right)
-    side, stride = _WINDOW * factor, _STRIDE * factor
-    count = ((size[0] - side) // stride + 1) * ((size[1] - side) // stride + 1)
-    columns = values.new_zeros(count, values.shape[1] * values.shape[2])
-    columns[wanted] = values.flatten(1)
-    summed = F.fold(columns.T[None], size, side, stride=stride)
+    stride, blocks = _STRIDE * factor, _WINDOW // _STRIDE  # a window is of blocks, of which each lies in one of a grid
+    rows, columns = (height + top + bottom) // stride, (width + left + right) // stride
+    across = columns - blocks + 1
+    grid = values.new_zeros(rows, columns, values.shape[1], stride, stride)
+    parts = values.unflatten(2, (blocks, stride, blocks, stride))
+    for down, right in product(range(blocks), repeat=2):
+        # No two windows have the same block at the same place: nothing is added twice at once.
+        grid[wanted // across + down, wanted % across + right] += parts[:, :, down, :, right]
+    summed = grid.permute(2, 0, 3, 1, 4).reshape(1, values.shape[1], rows * stride, columns * stride)
     return summed[..., top : top + height, left : left + width]

@@ -25,10 +25,10 @@ class _ReplicateFunction(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         rows, columns = ctx.margins
         # A copy, because the gradient may belong to others as well.
-        return _fold(gradient.clone(memory_format=torch.channels_last), rows, columns), None, None
+        return fold(gradient.clone(memory_format=torch.channels_last), rows, columns), None, None
 
 
-def _fold(gradient: Tensor, rows: int, columns: int) -> Tensor:
+def fold(gradient: Tensor, rows: int, columns: int) -> Tensor:
     """The gradient (B, C, H + 2·rows, W + 2·columns) of a picture with replicated borders -> that of the picture, a
     view (B, C, H, W) of it: what fell on a border belongs to the place it repeats. `gradient` is written to.
     """
@@ -62,6 +62,11 @@ class Replicate(nn.Module):
         return replicate(x, self.rows, self.columns)
 
 
+def mirrored(weight: Tensor) -> Tensor:
+    """The kernel that takes gradients back: turned by 180 degrees, with inputs and outputs exchanged."""
+    return weight.flip(2, 3).transpose(0, 1)
+
+
 class _ConvolutionFunction(torch.autograd.Function):
     """Border, 3x3 convolution and ReLU of a frozen layer; of all this only the result is kept."""
 
@@ -79,7 +84,7 @@ class _ConvolutionFunction(torch.autograd.Function):
         (y,) = ctx.saved_tensors
         passed = torch.ops.aten.threshold_backward(gradient, y, 0)
         before = F.conv2d(passed, ctx.mirrored, padding=[2 - margin for margin in ctx.layer.padding])
-        return _fold(before, 1, 1) if ctx.layer.replicated else before, None, None
+        return fold(before, 1, 1) if ctx.layer.replicated else before, None, None
 
 
 class FrozenConvolution(nn.Conv2d):
@@ -111,15 +116,13 @@ class FrozenConvolution(nn.Conv2d):
         return super().forward(F.pad(x, (1, 1, 1, 1), mode="replicate") if self.replicated else x)
 
     def _mirror(self, x: Tensor) -> Tensor | None:
-        """The kernel of the way back, where there will be one: the way back from w is a convolution with w turned by
-        180 degrees, with inputs and outputs exchanged.
-        """
+        """The kernel of the way back, where there will be one."""
         if not (torch.is_grad_enabled() and x.requires_grad):
             return None
         made = self._mirrored
         if made is None or made.dtype != self.weight.dtype or made.device != self.weight.device:
             last = self.weight.is_contiguous(memory_format=torch.channels_last)
-            turned = self.weight.detach().flip(2, 3).transpose(0, 1)
+            turned = mirrored(self.weight.detach())
             form = torch.channels_last if last else torch.contiguous_format
             made = self._mirrored = turned.contiguous(memory_format=form)
         return made

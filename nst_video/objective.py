@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nst_video import losses
-from nst_video.direct import Direct, activations, can_evaluate
+from nst_video.direct import NETWORKS, Direct, activations, can_evaluate
 from nst_video.encoders import Encoder
 from nst_video.options import LookOptions
 
@@ -59,17 +59,18 @@ class FrameObjective:
         # On the device: weights that change from frame to frame are values like all others.
         self.weights = Weights(**{name: _per_lane(weight, content) for name, weight in vars(weights).items()})
         self.normaliser = losses.NORMALISERS[look.loss]
-        self.exponent = look.tv_exponent
+        self.exponent, self.device = look.tv_exponent, content.device
         self.shares = style_shares(look)
-        # Whether the gradient is written out. Only on GPUs: a CPU has autograd's way measured and settled, to the bit.
-        self.direct = content.is_cuda and type(self) is FrameObjective and can_evaluate(self)
+        # Whether the gradient is written out.
+        self.direct = self.device.type in NETWORKS and type(self) is FrameObjective and can_evaluate(self)
         with torch.no_grad():
             self.targets = self._content_targets(content, look.content_layers)
         self._take_energies()
 
     def _content_targets(self, content: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """What the layers see in the frame, in the basis of the encoder."""
-        features = activations(self.encoder, content, layers) if self.direct else self._seen(content)
+        on_gpu = self.direct and content.is_cuda
+        features = activations(self.encoder, content, layers) if on_gpu else self._seen(content)
         return {layer: in_basis(self.encoder, features, layer) for layer in layers}
 
     def _take_energies(self) -> None:

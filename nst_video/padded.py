@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video import borders
-from nst_video.encoders import Encoder, Vgg
+from nst_video.encoders import Vgg
+from nst_video.frozen import mirrored
 from nst_video.kernels import kernels
 
 
@@ -62,7 +63,7 @@ class PaddedVgg:
             if not self.layers and self.dtype == torch.bfloat16:
                 weight, bias, back = _first_in_parts(weight, bias)
             else:
-                back = _back(weight)
+                back = mirrored(weight)
             self.layers.append(_Layer(position, _last(weight), bias, _last(back), position in network.pooled))
             if (sums | features) <= {layer.position for layer in self.layers}:
                 break
@@ -90,6 +91,10 @@ class PaddedVgg:
             if layer.position in self.features:
                 seen.buffers[layer.position] = y
         return seen
+
+    def activations(self, seen: Seen, position: str) -> Tensor:
+        """(B, C, h, w) of a layer in `features`, as computed."""
+        return borders.inside(seen.buffers[position])
 
     def back(self, seen: Seen, slopes: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
         """The gradient by the image, float32 (B, 3, H, W), where `slopes` (B, C, C), symmetric, are twice those by
@@ -119,15 +124,6 @@ class PaddedVgg:
                 borders.inside(own).copy_(gradient)
             found = own if found is None else found + own
         return found
-
-
-def padded(encoder: Encoder, sums: frozenset[str], features: frozenset[str]) -> PaddedVgg:
-    """That of an encoder which has a Vgg, made once."""
-    if (sums, features) not in encoder.prepared:
-        assert isinstance(encoder.network, Vgg)
-        encoder.prepared[sums, features] = PaddedVgg(encoder.network, sums, features)
-    made: PaddedVgg = encoder.prepared[sums, features]
-    return made
 
 
 def _flat(y: Tensor) -> Tensor:
@@ -164,13 +160,8 @@ def _first_in_parts(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tenso
     centre = torch.zeros(len(weight), 3, 3, 3, device=weight.device, dtype=torch.bfloat16)
     centre[:, :, 1, 1] = torch.stack(offsets, dim=1)
     parts = torch.cat([first, first, first, rest, centre, torch.zeros_like(centre[:, :1])], dim=1)
-    back = torch.cat([_back(first), _back(rest), torch.zeros_like(_back(first)[:2])])
+    back = torch.cat([mirrored(first), mirrored(rest), torch.zeros_like(mirrored(first)[:2])])
     return parts, torch.zeros_like(bias, dtype=torch.bfloat16), back
-
-
-def _back(weight: Tensor) -> Tensor:
-    """The kernel that takes gradients back: turned by 180 degrees, with inputs and outputs exchanged."""
-    return weight.flip(2, 3).transpose(0, 1)
 
 
 def _last(tensor: Tensor) -> Tensor:

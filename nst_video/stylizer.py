@@ -21,7 +21,7 @@ from nst_video.encoders import Encoder
 from nst_video.errors import NstVideoError
 from nst_video.fill import paint_revealed
 from nst_video.graphs import Graphs
-from nst_video.motion import Motion, warp
+from nst_video.motion import Motion, look_up, sampling_grid, warp
 from nst_video.objective import FrameObjective, Past, Weights, style_of
 from nst_video.optimizers import Curvature, Minimum
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, chosen
@@ -270,11 +270,11 @@ def _moved(curvature: Curvature, flow: Tensor, shape: Sequence[int]) -> Curvatur
     def move(vectors: Tensor) -> Tensor:
         if vectors.is_cuda:  # one look-up for all: there each call costs
             return warp(vectors.view(len(flow), -1, *shape[2:]), flow).view_as(vectors)
-        moved = torch.empty_like(vectors)
+        moved, grid = torch.empty_like(vectors), sampling_grid(flow)
         by_row = (len(flow), -1, *shape[1:])
         # One pair of each lane after the other: a look-up takes several times what it looks up.
         for after, before in zip(moved.view(by_row).unbind(1), vectors.view(by_row).unbind(1), strict=True):
-            after.copy_(warp(before, flow))
+            after.copy_(look_up(before, grid))
         return moved
 
     return curvature.moved(move)

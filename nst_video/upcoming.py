@@ -101,7 +101,7 @@ class Feed:
         self._threads, self._cv_threads = torch.get_num_threads(), cv2.getNumThreads()
         if self.workers > 1:  # threads beside threads that each share out their work get in each other's way
             cv2.setNumThreads(1)
-        alone = partial(torch.set_num_threads, 1) if self.workers > 1 else None
+        alone = partial(torch.set_num_threads, 1)
         self._pool = ThreadPoolExecutor(self.workers, "nst-video motion", initializer=alone)
         return self
 

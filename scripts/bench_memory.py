@@ -84,6 +84,9 @@ def measure(
     *, encoder: str, precision: str, width: int, height: int, tile: int | None, history: int, evaluations: int
 ) -> dict[str, float]:
     """Peak bytes above what was there before, and what a plan expects of the whole process."""
+    from nst_video.process import settle
+
+    settle()  # before torch is imported, as the command line does: it decides what becomes of memory that is given back
     import torch
 
     from nst_video.budget import Need

@@ -82,6 +82,7 @@ def run(command: list[str]) -> tuple[float, float, str]:
 
 def child(words: list[str]) -> None:
     """Run the command line until the first frame is done, then tell how long the stages took."""
+    import_module("nst_video.process").settle()  # as the command line does first of all: what is watched imports torch
     taken: dict[str, tuple[float, float]] = {}
     for stage in PLANNING:
         watch(*stage, taken)

@@ -1,5 +1,6 @@
-"""The loss written out, with its gradient, as GPUs have it: the same as autograd finds, on whatever device."""
+"""The loss written out, with its gradient, as CPUs and GPUs have it: the same as autograd finds."""
 
+from copy import copy
 from dataclasses import replace
 
 import pytest
@@ -7,11 +8,13 @@ import torch
 from tiny import picture
 
 from nst_video import borders
-from nst_video.direct import can_evaluate
+from nst_video.direct import Direct, can_evaluate
 from nst_video.encoders import load_encoder
+from nst_video.inplace import InplaceVgg
 from nst_video.objective import FrameObjective, Past, Weights, style_statistics
 from nst_video.optimizers import minimise, value_and_gradient
 from nst_video.options import LookOptions
+from nst_video.padded import PaddedVgg
 
 LOOK = LookOptions()
 WEIGHTS = Weights(content=0.05, style=torch.tensor([1.0, 2.0]), tv=0.5, temporal=20.0)
@@ -24,7 +27,7 @@ def channels_last(*shape):
 
 
 def problem(name="slim", precision="fp32", look=LOOK, *, past=True):
-    """The loss of two lanes, by autograd."""
+    """The loss of two lanes."""
     encoder = load_encoder(name, (*look.style_layers, *look.content_layers), precision=precision)
     content = torch.cat([picture(1, *SIZE), picture(2, *SIZE)])
     seen = encoder(picture(9, *SIZE))
@@ -34,10 +37,23 @@ def problem(name="slim", precision="fp32", look=LOOK, *, past=True):
     return FrameObjective(encoder, look, content=content, styles=styles, weights=WEIGHTS, past=before)
 
 
-def written_out(objective):
-    objective.direct = True
-    objective._take_energies()
+def by_autograd(objective):
+    """The same, not written out."""
+    objective = copy(objective)
+    objective.direct = False
     return objective
+
+
+def exactly(objective):
+    """Loss, gradient and terms by autograd."""
+    return value_and_gradient(by_autograd(objective), image())
+
+
+class WrittenOut:
+    """A loss by one of the networks, as a minimiser takes it."""
+
+    def __init__(self, objective, network):
+        self.written_out = Direct(objective, network)
 
 
 def image():
@@ -48,6 +64,7 @@ def off(found, wanted):
     return float((found - wanted).norm() / wanted.norm())
 
 
+BOTH = pytest.mark.parametrize("network", [InplaceVgg, PaddedVgg])
 DEEP = replace(LOOK, style_layers=("relu2_2", "relu3_1"), content_layers=("relu2_2", "relu3_1"))
 
 
@@ -57,10 +74,10 @@ DEEP = replace(LOOK, style_layers=("relu2_2", "relu3_1"), content_layers=("relu2
     ids=["slim", "paper", "vgg19", "layers before pools, with two losses each"],
 )
 @pytest.mark.parametrize("past", [False, True])
-def test_loss_gradient_and_terms_are_those_of_autograd(name, look, past):
+@BOTH
+def test_loss_gradient_and_terms_are_those_of_autograd(network, name, look, past):
     objective = problem(name, look=look, past=past)
-    wanted = value_and_gradient(objective, image())
-    found = value_and_gradient(written_out(objective), image())
+    wanted, found = exactly(objective), Direct(objective, network)(image())
     torch.testing.assert_close(found[0], wanted[0], rtol=1e-4, atol=0)
     assert off(found[1], wanted[1]) < 1e-5
     assert found[2].keys() == wanted[2].keys()
@@ -68,17 +85,19 @@ def test_loss_gradient_and_terms_are_those_of_autograd(name, look, past):
         torch.testing.assert_close(found[2][term], values, rtol=1e-4, atol=1e-7, msg=term)
 
 
-def test_in_bf16_the_gradient_is_as_near_to_the_exact_one_as_that_of_autograd():
-    exact = value_and_gradient(problem("vgg19"), image())[1]
+@BOTH
+def test_in_bf16_the_gradient_is_as_near_to_the_exact_one_as_that_of_autograd(network):
+    exact = exactly(problem("vgg19"))[1]
     objective = problem("vgg19", "bf16")
-    usual = off(value_and_gradient(objective, image())[1], exact)
-    assert off(value_and_gradient(written_out(objective), image())[1], exact) < max(1.3 * usual, 0.02)
+    usual = off(exactly(objective)[1], exact)
+    assert off(Direct(objective, network)(image())[1], exact) < max(1.3 * usual, 0.02)
 
 
-def test_the_same_picture_is_found():
+@BOTH
+def test_the_same_picture_is_found(network):
     objective = problem()
-    wanted = minimise(objective, image(), evaluations=8)
-    found = minimise(written_out(objective), image(), evaluations=8)
+    wanted = minimise(by_autograd(objective), image(), evaluations=8)
+    found = minimise(WrittenOut(objective, network), image(), evaluations=8)
     assert torch.equal(found.accepted, wanted.accepted)
     torch.testing.assert_close(found.record["loss"], wanted.record["loss"], rtol=1e-3, atol=0)
 
@@ -96,6 +115,32 @@ def test_other_networks_are_left_to_autograd(options):
 
 def test_another_exponent_of_total_variation_is_left_to_autograd():
     assert not can_evaluate(problem(look=replace(LOOK, tv_exponent=1.25)))
+
+
+def test_a_cpu_has_its_losses_written_out_in_place():
+    objective = problem()
+    assert isinstance(objective.written_out.network, InplaceVgg)
+    assert by_autograd(objective).written_out is None
+
+
+@pytest.mark.parametrize("size", [(48, 64), (33, 47), (32, 33), (47, 32)])
+def test_in_place_is_right_for_sides_of_every_parity(size):
+    encoder = load_encoder("slim", (*LOOK.style_layers, *LOOK.content_layers))
+    content, other = picture(1, *size), picture(5, *size)
+    styles = {layer: style_statistics(encoder, encoder(other), layer) for layer in LOOK.style_layers}
+    weights = replace(WEIGHTS, style=1.0)
+    objective = FrameObjective(encoder, LOOK, content=content, styles=styles, weights=weights)
+    wanted = value_and_gradient(by_autograd(objective), other.flip(3))[1]
+    assert off(value_and_gradient(objective, other.flip(3))[1], wanted) < 1e-5
+
+
+def test_an_evaluation_in_place_leaves_the_image_and_the_network_as_they_were():
+    objective, start = problem(), image()
+    before = {name: value.clone() for name, value in (objective.tensors() | {"image": start}).items()}
+    first, second = value_and_gradient(objective, start), value_and_gradient(objective, start)
+    assert torch.equal(first[1], second[1])
+    for name, value in (objective.tensors() | {"image": start}).items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_a_picture_in_parts_is_the_picture():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny import picture
 
+from nst_video import fill
 from nst_video.fill import paint_revealed
 
 HEIGHT, WIDTH = 48, 64
@@ -115,3 +116,20 @@ def test_the_callers_tensors_stay_as_they_are():
     before = [part.clone() for part in given]
     paint_revealed(*given)
     assert all(torch.equal(part, old) for part, old in zip(given, before, strict=True))
+
+
+@pytest.mark.parametrize(("size", "factor"), [((40, 56), 1), ((37, 61), 1), ((90, 130), 2), ((91, 133), 3)])
+def test_windows_are_added_up_as_fold_adds_them(size, factor):
+    generator = torch.Generator().manual_seed(3)
+    image = torch.zeros(1, 3, *size)
+    windows = fill._windows(image, factor)
+    count, side = windows.shape[0] * windows.shape[1], windows.shape[-1]
+    wanted = torch.randperm(count, generator=generator)[: count // 3]
+    values = torch.rand(len(wanted), 4, side * side, generator=generator)
+    columns = torch.zeros(count, 4 * side * side)
+    columns[wanted] = values.flatten(1)
+    left, right, top, bottom = fill._margins(size, factor)
+    padded = (size[0] + top + bottom, size[1] + left + right)
+    whole = torch.nn.functional.fold(columns.T[None], padded, side, stride=fill._STRIDE * factor)
+    found = fill._overlap(values, wanted, image, factor)
+    torch.testing.assert_close(found, whole[..., top : top + size[0], left : left + size[1]])

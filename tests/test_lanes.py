@@ -420,7 +420,7 @@ def test_memory_bounds_the_lanes(clip, style, tmp_path, monkeypatch, caplog):
     effort = EffortOptions(size=512, encoder="vgg19", history=4)
     plan = make_plan(clip, style, tmp_path / "out.mp4", effort=effort)
     pixels = plan.size[0] * plan.size[1]
-    lane, evaluation, process = pixels * (500 + 72 * 4), pixels * 3600, 4.5e8
+    lane, evaluation, process = pixels * (500 + 88 * 4), pixels * 3600, 4.5e8
     plan = replace(plan, machine=replace(plan.machine, precision="fp32"))
     for held, together in ((4, 4), (4, 2), (2, 1)):
         has = round((process + held * lane + together * evaluation) / 0.9) + 10
@@ -502,7 +502,7 @@ def test_shots_as_lanes_are_as_good_as_one_after_the_other(two_shots, tmp_path):
     scores = [score_video(two_shots, tmp_path / f"{count}.mkv", SAMPLES / "oil.jpg") for count in (1, 2)]
     # 1 % here; 24 small frames elsewhere may be a little further off. EXPERIMENTS.md has whole clips.
     for measure in ("style", "content", "e_warp"):
-        assert getattr(scores[1], measure) == pytest.approx(getattr(scores[0], measure), rel=0.03), measure
+        assert getattr(scores[1], measure) <= 1.03 * getattr(scores[0], measure), measure
     assert two.losses["loss"] == pytest.approx(one.losses["loss"], rel=0.05)
 
 
