@@ -84,6 +84,7 @@ MOST_LANES = 64
 _CURVED_COUNT = Curve(1, 100_000, whole=True)
 _BY_QUALITY = "by --quality"
 _BY_LOSS = "by --loss"
+_BY_LOSS_AND_ENCODER = "by --loss and --encoder"
 
 
 @dataclass(frozen=True)
@@ -158,10 +159,10 @@ class LookOptions:
         metavar="LAYERS",
     )
     style_layer_weights: tuple[float, ...] | None = option(
-        None, Several(_WEIGHT), "lambda_l: one weight for each style layer", metavar="WEIGHTS", unset="equal"
+        None, Several(_WEIGHT), "lambda_l: one weight for each style layer", metavar="WEIGHTS", unset="by --encoder"
     )
     content_weight: float | str | None = option(
-        None, _CURVED_WEIGHT, "alpha: weight of the content loss", metavar="ALPHA", unset=_BY_LOSS
+        None, _CURVED_WEIGHT, "alpha: weight of the content loss", metavar="ALPHA", unset=_BY_LOSS_AND_ENCODER
     )
     style_weight: float | str | None = option(
         None, _CURVED_WEIGHT, "beta_s: weight of the style loss", metavar="BETA", unset=_BY_LOSS
@@ -192,7 +193,11 @@ class CoherenceOptions:
     """What holds the frames together in time."""
 
     temporal_weight: float | str | None = option(
-        None, _CURVED_WEIGHT, "gamma: weight of staying with what was painted before", metavar="GAMMA", unset=_BY_LOSS
+        None,
+        _CURVED_WEIGHT,
+        "gamma: weight of staying with what was painted before",
+        metavar="GAMMA",
+        unset=_BY_LOSS_AND_ENCODER,
     )
     references: tuple[int, ...] = option(
         (1, 2, 4),

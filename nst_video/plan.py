@@ -35,6 +35,7 @@ from nst_video.options import (
     OutputOptions,
 )
 from nst_video.plain import plain, tuples
+from nst_video.presets import Balance, balance_of
 from nst_video.settings import GROUPS, Settings, groups_from_json
 from nst_video.shots import segments
 from nst_video.soundtrack import Heard, Song
@@ -366,29 +367,32 @@ def _check_distilled(settings: Settings) -> None:
         raise UsageError(f"{wrong} cannot be had from {encoder}, which is a small network; add --encoder vgg19")
 
 
-def _layer_weights(look: LookOptions) -> tuple[float, ...]:
-    """One weight for each style layer; equal unless they are given."""
-    return look.style_layer_weights or (1.0,) * len(look.style_layers)
+def _layer_weights(look: LookOptions, balance: Balance) -> tuple[float, ...]:
+    """One weight for each style layer; the encoder's unless they are given."""
+    return look.style_layer_weights or tuple(balance.layers.get(layer, 1.0) for layer in look.style_layers)
 
 
 def _settle_weights(settings: Settings) -> Settings:
     """The settings with no weight of the painting's loss left open."""
     if settings.dream is not None:
         return settings
-    look = settings.look
+    look, balance = settings.look, balance_of(settings.effort.encoder)
     return replace(
         settings,
-        look=_fill_weights(replace(look, style_layer_weights=_layer_weights(look)), look.loss),
-        coherence=_fill_weights(settings.coherence, look.loss),
+        look=_fill_weights(replace(look, style_layer_weights=_layer_weights(look, balance)), look.loss, balance),
+        coherence=_fill_weights(settings.coherence, look.loss, balance),
     )
 
 
-def _fill_weights(options: Any, loss: str) -> Any:
-    """Options with every weight that was left at None taken from the chosen loss."""
+def _fill_weights(options: Any, loss: str, balance: Balance) -> Any:
+    """Options with every weight that was left at None taken from the chosen loss, as the encoder needs it."""
     from nst_video.losses import NORMALISERS  # imports torch: only now that the inputs are known to be good
 
     missing = [item.name for item in fields(options) if getattr(options, item.name) is None]
-    return replace(options, **{name: getattr(NORMALISERS[loss], name) for name in missing if name.endswith("_weight")})
+    weights = [name for name in missing if name.endswith("_weight")]
+    return replace(
+        options, **{name: getattr(NORMALISERS[loss], name) * getattr(balance, name, 1.0) for name in weights}
+    )
 
 
 def _settle_machine(machine: MachineOptions) -> MachineOptions:

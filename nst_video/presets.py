@@ -1,13 +1,13 @@
 """What `--quality` decides: size, network and effort of paintings and of dreams."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nst_video.options import DreamOptions, EffortOptions
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "draft": {"size": 384, "encoder": "slim", "first_iterations": 150, "iterations": 5},
+    "draft": {"size": 384, "encoder": "slim", "first_iterations": 100, "iterations": 5},
     "standard": {"size": 512, "encoder": "vgg19", "first_iterations": 200, "iterations": 7},
     "best": {"size": 768, "encoder": "vgg19", "first_iterations": 400, "iterations": 10},
 }
@@ -26,6 +26,31 @@ DREAM_STEPS: dict[str, dict[str, float]] = {
 
 # What dreams animals in networks that have no relu5_1.
 DREAM_LAYERS = {"googlenet": ("inception_4c",), "inception_v3": ("mixed5",)}
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What the weights of the loss are multiplied with where nobody gives them; layers: those of the style layers."""
+
+    content_weight: float = 1.0
+    temporal_weight: float = 1.0
+    layers: Mapping[str, float] = field(default_factory=dict)
+
+
+# A small network sees less of the frame and of the deep layers of the style than the one it was distilled from. With
+# these weights its paintings keep what the frame shows, and hold still, as the teacher's do: scripts/bench_encoders.py.
+BALANCES = {
+    "slim": Balance(
+        content_weight=1.77,
+        temporal_weight=2.0,
+        layers={"relu1_1": 0.9, "relu2_1": 0.9, "relu4_1": 1.1, "relu5_1": 1.2},
+    )
+}
+
+
+def balance_of(encoder: str | None) -> Balance:
+    """That of an encoder; of all but the small ones none."""
+    return BALANCES.get(str(encoder), Balance())
 
 
 def resolve_effort(effort: EffortOptions, presets: Mapping[str, Mapping[str, Any]] = PRESETS) -> EffortOptions:

@@ -32,8 +32,8 @@ from nst_video.tiled import TiledObjective, gram_sums
 _COARSEST = 128  # long side in pixels of the first scale: there a receptive field spans long strokes
 _SCALE_STEP = math.sqrt(2)
 _FIRST_STEP = 0.05  # root-mean-square change of a pixel, in [0, 1], while nothing is known about the curvature
-_LOOK_EVALUATIONS = 25  # of a first frame, between looks of the teacher
-_LOOK_FRAMES = 4  # later frames between looks of the teacher
+_LOOK_EVALUATIONS = 14  # of a first frame, between looks of the teacher
+_LOOK_FRAMES = 2  # later frames between looks of the teacher
 _TAKEN = 0.7  # of a new correction, against the one before: less overshoots less
 _CAREFUL = 0.2  # of that, when the first attempt gave values that are not finite
 
@@ -124,9 +124,11 @@ class Stylizer:
     def _first(self, image: Tensor, state: State, controls: Controls) -> tuple[list[Minimum], Statistics]:
         """Coarse to fine, each scale from the one before: long strokes form while small and survive upsampling."""
         sizes = scales((image.shape[2], image.shape[3]), self.smallest_side)
+        # What a small network misjudges is corrected at the finest scale, so there it has most to do.
+        each = shares(self.effort.first_iterations or 0, len(sizes), _SCALE_STEP if self.teacher else 1.0)
         found: list[Minimum] = []
         correction: Statistics = {}
-        for size, evaluations in zip(sizes, shares(self.effort.first_iterations or 0, len(sizes)), strict=True):
+        for size, evaluations in zip(sizes, each, strict=True):
             content = resize(image, size)
             start, curvature = resize(found[-1].image, size) if found else self._start(content, state.seed), None
             objective = self.objective(content, controls, correction)
@@ -317,12 +319,16 @@ def scales(size: tuple[int, int], smallest_side: int = 1) -> list[tuple[int, int
     return [*((round(size[0] * factor), round(size[1] * factor)) for factor in factors), size]
 
 
-def shares(total: int, parts: int) -> list[int]:
-    """`total` evaluations over `parts` scales, as evenly as whole numbers go, at least one each, the rest to the
-    finest.
+def shares(total: int, parts: int, growth: float = 1.0) -> list[int]:
+    """`total` evaluations over `parts` scales, each `growth` times as many as the one before as nearly as whole numbers
+    go, at least one each, the rest to the finest.
+
+    >>> shares(50, 4), shares(100, 4, math.sqrt(2))
+    ([12, 12, 12, 14], [13, 19, 27, 41])
     """
-    each = max(1, total // parts)
-    return [each] * (parts - 1) + [max(1, total - each * (parts - 1))]
+    parts_of_all = [growth**number for number in range(parts)]
+    coarse = [max(1, int(total * part / sum(parts_of_all))) for part in parts_of_all[:-1]]
+    return [*coarse, max(1, total - sum(coarse))]
 
 
 def parts(total: int, largest: int) -> list[int]:

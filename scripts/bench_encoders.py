@@ -28,6 +28,7 @@ from torch import Tensor
 from nst_video.encoders import load_encoder
 from nst_video.losses import NORMALISERS
 from nst_video.objective import FrameObjective, Weights, style_statistics
+from nst_video.optimizers import value_and_gradient
 from nst_video.options import LookOptions
 from nst_video.pictures import contact_sheet, write_picture
 
@@ -92,10 +93,7 @@ def evaluation(name: str, height: int, width: int) -> Callable[[], Tensor]:
     objective = FrameObjective(encoder, look, content=content, styles=targets, weights=weights)
 
     def evaluate() -> Tensor:
-        image = before.clone().requires_grad_(True)
-        loss, _ = objective(image)
-        (gradient,) = torch.autograd.grad(loss.sum(), image)
-        return gradient
+        return value_and_gradient(objective, before)[1]
 
     return evaluate
 

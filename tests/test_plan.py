@@ -138,6 +138,19 @@ def test_weights_are_those_of_the_chosen_loss(clip, style):
     assert plan_of(clip, style, look=LookOptions(content_weight=0.7)).look.content_weight == 0.7
 
 
+def test_a_small_network_has_weights_of_its_own_unless_they_are_given(clip, style):
+    full, small = (plan_of(clip, style, effort=EffortOptions(encoder=name)) for name in ("vgg19", "slim"))
+    assert small.look.content_weight == pytest.approx(1.77 * full.look.content_weight)
+    assert small.coherence.temporal_weight == pytest.approx(2 * full.coherence.temporal_weight)
+    assert (small.look.style_weight, small.look.tv_weight) == (full.look.style_weight, full.look.tv_weight)
+    assert (full.look.style_layer_weights, small.look.style_layer_weights) == ((1.0,) * 5, (0.9, 0.9, 1.0, 1.1, 1.2))
+    look = LookOptions(style_layers=("relu5_1", "relu3_1"), content_weight=0.3)
+    given = plan_of(clip, style, effort=EffortOptions(encoder="slim"), look=look).look
+    assert (given.content_weight, given.style_layer_weights) == (0.3, (1.2, 1.0))
+    held = plan_of(clip, style, effort=EffortOptions(encoder="slim"), coherence=CoherenceOptions(temporal_weight=7))
+    assert held.coherence.temporal_weight == 7
+
+
 @pytest.mark.parametrize(("size", "result"), [(None, (96, 64)), (48, (48, 32)), (192, (192, 128)), ("full", (96, 64))])
 def test_only_a_size_asked_for_enlarges(clip, style, size, result):
     plan = plan_of(clip, style, effort=EffortOptions(size=size))

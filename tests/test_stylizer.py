@@ -417,5 +417,12 @@ def test_evaluations_are_shared_out_evenly_the_rest_to_the_finest(total, parts, 
     assert shares(total, parts) == expected
 
 
+def test_evaluations_grow_with_the_scales_where_that_is_asked_for():
+    found = shares(100, 4, 2**0.5)
+    assert sum(found) == 100
+    assert all(1.2 < finer / coarser < 1.7 for coarser, finer in pairwise(found))
+    assert shares(3, 5, 2**0.5) == [1, 1, 1, 1, 1]
+
+
 def test_a_fresh_state_knows_nothing():
     assert make(seed=4).initial_state() == State(seed=4)
