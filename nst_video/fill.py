@@ -38,10 +38,8 @@ def _paint_lane(image: Tensor, hole: Tensor, content: Tensor, painted: Tensor) -
     matches = _best_matches(_small(image, factor), _small(content, factor), wanted)
     change = _chosen(_windows(painted - content, factor), matches)
     weight = _taper(_WINDOW * factor, image)
-    weighted = (
-        torch.cat([change.view(len(wanted), 3, -1), change.new_ones(len(wanted), 1, len(weight))], dim=1) * weight
-    )
-    total, share = _overlap(weighted, wanted, image, factor).split([3, 1], dim=1)
+    counted = torch.cat([change.view(len(wanted), 3, -1), change.new_ones(len(wanted), 1, len(weight))], dim=1)
+    total, share = _overlap(counted * weight, wanted, image, factor).split([3, 1], dim=1)
     return (image + torch.where(share > 1e-3, total / share.clamp_min(1e-3), 0.0)).clamp(0, 1)[0]
 
 
@@ -96,8 +94,8 @@ def _overlap(values: Tensor, wanted: Tensor, image: Tensor, factor: int) -> Tens
     across = columns - blocks + 1
     grid = values.new_zeros(rows, columns, values.shape[1], stride, stride)
     parts = values.unflatten(2, (blocks, stride, blocks, stride))
-    for down, right in product(range(blocks), repeat=2):
+    for row, column in product(range(blocks), repeat=2):
         # No two windows have the same block at the same place: nothing is added twice at once.
-        grid[wanted // across + down, wanted % across + right] += parts[:, :, down, :, right]
+        grid[wanted // across + row, wanted % across + column] += parts[:, :, row, :, column]
     summed = grid.permute(2, 0, 3, 1, 4).reshape(1, values.shape[1], rows * stride, columns * stride)
     return summed[..., top : top + height, left : left + width]
