@@ -492,7 +492,8 @@ def test_shots_as_lanes_are_those_painted_one_after_the_other_within_rounding(tw
     one, two = (painted(two_shots, tmp_path / f"{count}.mkv", count, **few) for count in (1, 2))
     apart = np.abs(np.subtract(*(frames_of(tmp_path / f"{count}.mkv")[0].astype(int) for count in (1, 2))))
     # Each evaluation magnifies the rounding in which a batch of two differs from one: only the first frames are near.
-    assert max(apart[:4].max(), apart[12:16].max()) <= 3
+    assert max(apart[:2].max(), apart[12:14].max()) <= 3
+    assert max(apart[:4].mean(), apart[12:16].mean()) < 0.5
     assert two.losses["loss"] == pytest.approx(one.losses["loss"], rel=0.01)
 
 
