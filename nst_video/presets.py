@@ -7,7 +7,7 @@ from typing import Any
 from nst_video.options import DreamOptions, EffortOptions
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "draft": {"size": 384, "encoder": "slim", "first_iterations": 90, "iterations": 5},
+    "draft": {"size": 384, "encoder": "slim", "first_iterations": 80, "iterations": 5},
     "standard": {"size": 512, "encoder": "vgg19", "first_iterations": 200, "iterations": 7},
     "best": {"size": 768, "encoder": "vgg19", "first_iterations": 400, "iterations": 10},
 }
