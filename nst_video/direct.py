@@ -18,6 +18,7 @@ from nst_video.padded import PaddedVgg, Seen
 if TYPE_CHECKING:
     from nst_video.objective import FrameObjective
 
+# Type of device -> the network whose way back is written out for it; others (Apple's) are left to autograd.
 NETWORKS: dict[str, type[InplaceVgg] | type[PaddedVgg]] = {"cpu": InplaceVgg, "cuda": PaddedVgg}
 
 
