@@ -13,10 +13,17 @@ _PROCESS = 4.5e8  # bytes that Python, torch, OpenCV and an encoder take before 
 _PIXEL = 500  # bytes for each pixel of a frame: what is painted, moved, compared and kept, without the pairs
 _PAIR = 88  # bytes for each pixel and curvature pair: of the frame before, moved onto this one, and being saved
 _PAIR_OF_A_STILL = 30  # of the one frame that there is
+_TRANSFORMED = 2.1e8  # bytes of the weights of a VGG, made ready for fewer multiplications (winograd.py)
 _LOOK = {"fp32": 1_400, "bf16": 1_100}  # bytes for each pixel that VGG-19 looks at at a time, as a teacher
-_EVALUATION = {  # bytes for each pixel whose loss and gradient are taken at a time
+# Bytes for each pixel whose loss and gradient are taken at a time: by autograd, as in tiles, and on a GPU; and in one
+# piece on a CPU, where they are written out (inplace.py), looks of a teacher included.
+_EVALUATION = {
     "vgg": {"fp32": 3_600, "bf16": 2_600},
     "slim": {"fp32": 1_300, "bf16": 1_000},
+}
+_IN_PLACE = {
+    "vgg": {"fp32": 2_300, "bf16": 1_600},
+    "slim": {"fp32": 900, "bf16": 900},
 }
 _FEW_PAIRS = 4  # with less, L-BFGS finds its way markedly worse
 _SHARE = 0.9  # of what can be had, that is planned with
@@ -24,25 +31,37 @@ _SHARE = 0.9  # of what can be had, that is planned with
 
 @dataclass(frozen=True)
 class Need:
-    """The memory that painting frames of this size (width, height) takes. evaluation: bytes for each pixel of the
-    largest part that is evaluated at a time. pair: bytes for each pixel and curvature pair.
+    """The memory that painting frames of this size (width, height) takes. fixed: bytes, whatever their size. whole,
+    evaluation: bytes for each pixel of a frame that is evaluated in one piece, and of the largest of its tiles. pair:
+    bytes for each pixel and curvature pair.
     """
 
     size: tuple[int, int]
+    fixed: float
+    whole: int
     evaluation: int
     pair: int = _PAIR
 
     @staticmethod
-    def of(size: tuple[int, int], encoder: str, precision: str, *, teacher: bool, still: bool = False) -> "Need | None":
-        """Of an encoder, with its teacher where it is asked, for a video or only a still; None where nothing is known
-        about it.
-        """
-        table = next((table for name, table in _EVALUATION.items() if encoder.startswith(name)), None)
-        if table is None:
+    def of(
+        size: tuple[int, int], effort: EffortOptions, look: LookOptions, machine: MachineOptions, *, still: bool = False
+    ) -> "Need | None":
+        """Of what is resolved so far, for a video or only a still; None where nothing is known about its encoder."""
+        encoder, precision = str(effort.encoder), machine.precision
+        kind = next((kind for kind in _EVALUATION if encoder.startswith(kind)), None)
+        if kind is None:
             return None
-        looks = teacher and encoder == "slim"
-        evaluation = max(table[precision], _LOOK[precision] if looks else 0)
-        return Need(size, evaluation, _PAIR_OF_A_STILL if still else _PAIR)
+        on_cpu, looks = machine.device == "cpu", effort.teacher == "on" and encoder == "slim"
+        evaluation = max(_EVALUATION[kind][precision], _LOOK[precision] if looks else 0)
+        in_place = on_cpu and effort.pooling == "average" and look.tv_exponent == 1
+        transformed = on_cpu and precision == "fp32" and (kind == "vgg" or looks)
+        return Need(
+            size,
+            _PROCESS + _TRANSFORMED * transformed,
+            _IN_PLACE[kind][precision] if in_place else evaluation,
+            evaluation,
+            _PAIR_OF_A_STILL if still else _PAIR,
+        )
 
     def bytes(self, *, history: int, tile: int | None, lanes: int = 1, together: int = 1) -> int:
         """With so many curvature pairs (0: another optimiser), cut into such tiles or, with None, not at all; in so
@@ -50,8 +69,9 @@ class Need:
         """
         pixels = self.size[0] * self.size[1]
         width, height = (min(side, tile or side) for side in self.size)
+        each = self.whole if (width, height) == self.size else self.evaluation
         held = lanes * pixels * (_PIXEL + self.pair * history)
-        return round(_PROCESS + held + together * width * height * self.evaluation)
+        return round(self.fixed + held + together * width * height * each)
 
     def fits(self, available: int, **choices: Any) -> bool:
         """Whether what `bytes` says of the choices is had of `available` bytes."""
@@ -91,11 +111,10 @@ def fitted(
 
     available: bytes that can be had on the machine's device; None where nobody says. still: there is one frame.
     """
-    encoder = str(effort.encoder)
-    need = Need.of(size, encoder, machine.precision, teacher=effort.teacher == "on", still=still)
+    need = Need.of(size, effort, look, machine, still=still)
     if need is None or available is None:
         return effort
-    cut = can_be_cut(encoder, (*look.content_layers, *look.style_layers))
+    cut = can_be_cut(str(effort.encoder), (*look.content_layers, *look.style_layers))
     pairs = effort.history if effort.optimizer == "lbfgs" else 0
     found = choose(need, available, history=pairs, tile=effort.tile, cut=cut)
     if found is None:

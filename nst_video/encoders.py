@@ -145,6 +145,7 @@ class Vgg(nn.Module):
         self.dtype = dtype
         for position, convolution in self.features.items():
             convolution.to(torch.float32 if position == "0" else dtype)
+            convolution.freeze()  # type: ignore[operator]
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """image (B, 3, H, W) -> the asked layers, as computed."""

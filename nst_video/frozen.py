@@ -2,14 +2,19 @@
 
 Written out, an evaluation takes and keeps less than what autograd makes of the same steps: nothing is kept for
 gradients of weights that nobody asks for, borders are folded back without a copy, and the way back is a convolution
-like the way there, which libraries compute faster than the transposed one of the same layer.
+like the way there, which libraries compute faster than the transposed one of the same layer. CPUs in float32 compute
+the wide layers by fewer multiplications (`winograd.py`).
 """
 
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from nst_video import winograd
+from nst_video.winograd import WinogradKernel
 
 
 class _ReplicateFunction(torch.autograd.Function):
@@ -67,62 +72,103 @@ def mirrored(weight: Tensor) -> Tensor:
     return weight.flip(2, 3).transpose(0, 1)
 
 
+class PlainKernel:
+    """A 3x3 convolution as torch computes it; the same in use as WinogradKernel."""
+
+    def __init__(self, weight: Tensor) -> None:
+        """weight: (C', C, 3, 3)."""
+        self.weight = weight
+
+    def turned(self, share: float = 1.0) -> "PlainKernel":
+        """The kernel that takes gradients back, times `share`."""
+        last = self.weight.is_contiguous(memory_format=torch.channels_last)
+        form = torch.channels_last if last else torch.contiguous_format
+        return PlainKernel((share * mirrored(self.weight)).contiguous(memory_format=form))
+
+    def __call__(self, x: Tensor, bias: Tensor | None = None, *, margin: int, replicated: bool = False) -> Tensor:
+        """(B, C, H, W) -> (B, C', H + 2·margin - 2, W + 2·margin - 2), with a border so wide laid on: the edge
+        repeated, or zeros.
+        """
+        if replicated:
+            x, margin = F.pad(x, (margin,) * 4, mode="replicate"), 0
+        return F.conv2d(x, self.weight, bias, padding=margin)
+
+
+Kernel = PlainKernel | WinogradKernel
+
+
 class _ConvolutionFunction(torch.autograd.Function):
     """Border, 3x3 convolution and ReLU of a frozen layer; of all this only the result is kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: "FrozenConvolution", mirrored: Tensor | None) -> Tensor:
-        padded = F.pad(x, (1, 1, 1, 1), mode="replicate") if layer.replicated else x
-        y = F.conv2d(padded, layer.weight, layer.bias, padding=layer.padding).relu_()
+    def forward(ctx: Any, x: Tensor, layer: "FrozenConvolution") -> Tensor:
+        y = _rectified(layer.kernel(x, layer.bias, margin=layer.margin, replicated=layer.replicated))
         ctx.save_for_backward(y)
-        ctx.layer, ctx.mirrored = layer, mirrored
+        ctx.layer = layer
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (y,) = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (y,), layer = ctx.saved_tensors, ctx.layer
         passed = torch.ops.aten.threshold_backward(gradient, y, 0)
-        before = F.conv2d(passed, ctx.mirrored, padding=[2 - margin for margin in ctx.layer.padding])
-        return fold(before, 1, 1) if ctx.layer.replicated else before, None, None
+        if layer.replicated:
+            return fold(layer.turned(passed, margin=2), 1, 1), None
+        return layer.turned(passed, margin=2 - layer.margin), None
+
+
+def _rectified(y: Tensor) -> Tensor:
+    """Its ReLU, in one piece of memory; over `y` where that is one."""
+    whole = y.is_contiguous() or y.is_contiguous(memory_format=torch.channels_last)
+    return y.relu_() if whole else y.relu()
 
 
 class FrozenConvolution(nn.Conv2d):
     """A 3x3 convolution and the ReLU after it.
 
-    replicated: lay a border on first that repeats the edge. padding: or zeros so wide. While its weights ask for no
-    gradient it is differentiable once, and only by its input; while they do (in training), it is what autograd makes of
-    the steps.
+    replicated: lay a border on first that repeats the edge. padding: or zeros so wide. Once it has been frozen it is
+    differentiable once, only by its input, and computed in the way that is quickest; before, as long as it is trained,
+    it is what autograd makes of the steps.
     """
 
-    _mirrored: Tensor | None = None  # the kernel that takes gradients back, made when first needed
     padding: tuple[int, int]
 
     def __init__(
         self, channels: int, out_channels: int, *, replicated: bool, padding: int = 0, device: str | None = None
     ) -> None:
         super().__init__(channels, out_channels, 3, padding=padding, device=device)
-        self.replicated = replicated
+        self.replicated, self.margin = replicated, 1 if replicated else padding
+        self.frozen = False
+
+    def freeze(self) -> None:
+        """From now on the weights keep their values; they may move to another device or number format."""
+        self.frozen = True
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The way there."""
+        weight = self.weight.detach()
+        return WinogradKernel(weight) if winograd.pays(weight) else PlainKernel(weight)
+
+    @cached_property
+    def turned(self) -> Kernel:
+        """The way back."""
+        return self.kernel.turned()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W), not negative; smaller by 2 for each border that is missing."""
-        if self.weight.requires_grad:
+        if not self.frozen:
             return F.relu(self.before_relu(x))
-        result: Tensor = _ConvolutionFunction.apply(x, self, self._mirror(x))
+        result: Tensor = _ConvolutionFunction.apply(x, self)
         return result
 
     def before_relu(self, x: Tensor) -> Tensor:
         """The same without the ReLU, as autograd knows it."""
         return super().forward(F.pad(x, (1, 1, 1, 1), mode="replicate") if self.replicated else x)
 
-    def _mirror(self, x: Tensor) -> Tensor | None:
-        """The kernel of the way back, where there will be one."""
-        if not (torch.is_grad_enabled() and x.requires_grad):
-            return None
-        made = self._mirrored
-        if made is None or made.dtype != self.weight.dtype or made.device != self.weight.device:
-            last = self.weight.is_contiguous(memory_format=torch.channels_last)
-            turned = mirrored(self.weight.detach())
-            form = torch.channels_last if last else torch.contiguous_format
-            made = self._mirrored = turned.contiguous(memory_format=form)
-        return made
+    def _apply(self, *args: Any, **options: Any) -> "FrozenConvolution":
+        """Moves the weights; what was made of them before is of no use then."""
+        for made in ("kernel", "turned"):
+            self.__dict__.pop(made, None)
+        moved: FrozenConvolution = super()._apply(*args, **options)
+        return moved

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video.encoders import Vgg
-from nst_video.frozen import FrozenConvolution, fold, mirrored
+from nst_video.frozen import FrozenConvolution, Kernel, fold
 from nst_video.padded import Seen
 
 _POOLED = 4  # pixels in an average
@@ -21,11 +21,11 @@ _POOLED = 4  # pixels in an average
 
 @dataclass(frozen=True)
 class _Layer:
-    """One convolution, and the kernel that takes gradients back: to the averages of a pool, each pixel's share."""
+    """One convolution, and what takes gradients back: to the averages of a pool, each pixel's share."""
 
     position: str
     convolution: FrozenConvolution
-    back: Tensor
+    back: Kernel
     pooled: bool  # before it
 
 
@@ -38,8 +38,8 @@ class InplaceVgg:
         self.layers: list[_Layer] = []
         for position, convolution in network.features.items():
             assert isinstance(convolution, FrozenConvolution)
-            pooled, back = position in network.pooled, mirrored(convolution.weight.detach())
-            back = (back / _POOLED if pooled else back).contiguous(memory_format=torch.channels_last)
+            pooled = position in network.pooled
+            back = convolution.kernel.turned(1 / _POOLED if pooled else 1.0)
             self.layers.append(_Layer(position, convolution, back, pooled))
             if (sums | features) <= {layer.position for layer in self.layers}:
                 break
@@ -76,7 +76,7 @@ class InplaceVgg:
             if g is not None and self.layers[number + 1].pooled:
                 g = _spread(g, y)
             g = _joined(y, g, slopes.get(layer.position), gradients.get(layer.position))
-            g = fold(F.conv2d(_passed(y, g).to(layer.back.dtype), layer.back, padding=2), 1, 1)
+            g = fold(layer.back(_passed(y, g).to(layer.convolution.weight.dtype), margin=2), 1, 1)
         assert g is not None
         return g.float().contiguous()
 

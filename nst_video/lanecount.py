@@ -45,7 +45,7 @@ def with_lanes(plan: Plan) -> Plan:
 def room(plan: Plan, lanes: int) -> tuple[int, int]:
     """At most so many lanes that memory has room for; and how many of them as one batch."""
     effort, machine = plan.effort, plan.machine
-    need = Need.of(plan.size, str(effort.encoder), machine.precision, teacher=effort.teacher == "on")
+    need = Need.of(plan.size, effort, plan.look, machine)
     available = available_memory(machine.device, machine.memory_limit)
     if lanes == 1 or need is None or available is None:
         return lanes, lanes

@@ -19,7 +19,7 @@ def settle() -> None:
     Whatever the user has set in the environment stays.
     """
     _choose_waiting()
-    _keep_memory()
+    keep_memory()
 
 
 def _choose_waiting() -> None:
@@ -46,7 +46,7 @@ def _others() -> int:
     return int(_RUNNING.read_text().split()[3].partition("/")[0]) - 1
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Memory that large tensors gave back serves the next ones. By default glibc returns it to the system each time,
     which clears every page before it is used again: a tenth of the time of an evaluation, and more in bfloat16.
     """

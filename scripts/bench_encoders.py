@@ -5,11 +5,14 @@
 
 The last of --encoders is compared with the first. Renders are resumable as in bench_quality.py, which makes and scores
 them, with the same number of evaluations for both; --speed-only leaves them out. Times are of one loss and gradient of
-the default objective of a first frame, the encoders taking turns in one process; memory is the peak of a process that
-does nothing else, above what it needed before.
+the default objective of a first frame, the encoders taking turns in one process, and the first of them also with
+torch's own convolutions, as other tools have them; memory is the peak of a process that does nothing else, above what
+it needed before. Memory is kept as the command line keeps it; GOMP_SPINCOUNT=10000 OMP_WAIT_POLICY=PASSIVE before the
+command lets threads wait as there on an idle machine.
 """
 
 import argparse
+import ctypes
 import json
 import subprocess
 import sys
@@ -23,6 +26,7 @@ import bench_quality
 import numpy as np
 import torch
 from bench_quality import Job, find, find_clips, load_judge, pictures, say
+from bench_speed import torchs_own
 from torch import Tensor
 
 from nst_video.encoders import load_encoder
@@ -31,6 +35,7 @@ from nst_video.objective import FrameObjective, Weights, style_statistics
 from nst_video.optimizers import value_and_gradient
 from nst_video.options import LookOptions
 from nst_video.pictures import contact_sheet, write_picture
+from nst_video.process import keep_memory
 
 SIZES = ((144, 256), (288, 512))
 ROUNDS = 9
@@ -45,6 +50,7 @@ def main() -> None:
     if arguments.memory_of:
         return print(json.dumps(peak_of(*arguments.memory_of)))
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    keep_memory()
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
     first, last = arguments.encoders[0], arguments.encoders[-1]
     tables = [speed_table(first, last)]
@@ -80,10 +86,11 @@ def parse_arguments() -> argparse.Namespace:
 # ---------------------------------------------------------------------------------------------- time and memory
 
 
-def evaluation(name: str, height: int, width: int) -> Callable[[], Tensor]:
-    """One loss and gradient of a first frame's objective at this size."""
+def evaluation(name: str, height: int, width: int, *, plain: bool = False) -> Callable[[], Tensor]:
+    """One loss and gradient of a first frame's objective at this size. plain: with torch's own convolutions."""
     look, default = LookOptions(), NORMALISERS["relative"]
     encoder = load_encoder(name, (*look.style_layers, *look.content_layers))
+    encoder = torchs_own(encoder) if plain else encoder
     generator = torch.Generator().manual_seed(0)
     content, style, before = (torch.rand((1, 3, height, width), generator=generator) for _ in range(3))
     with torch.no_grad():
@@ -106,19 +113,26 @@ def seconds(evaluate: Callable[[], Tensor], repeats: int) -> float:
     return (time.perf_counter() - begun) / repeats
 
 
-def paired_times(names: list[str], height: int, width: int) -> dict[str, float]:
-    """Median seconds of an evaluation by encoder, and the median ratio over rounds in which both took turns."""
+PLAIN = "by torch's convolutions"  # how every other tool has the first encoder
+
+
+def paired_times(names: list[str], height: int, width: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds of an evaluation by encoder, the first one also with torch's own convolutions, and how many times
+    longer than the last each takes: medians over rounds in which all took turns.
+    """
     evaluations = {name: evaluation(name, height, width) for name in names}
+    evaluations[PLAIN] = evaluation(names[0], height, width, plain=True)
     for evaluate in evaluations.values():
         seconds(evaluate, WARM_UP)
     rounds = [{name: seconds(evaluate, REPEATS) for name, evaluate in evaluations.items()} for _ in range(ROUNDS)]
-    found = {name: median(row[name] for row in rounds) for name in names}
-    return found | {"ratio": median(row[names[0]] / row[names[1]] for row in rounds)}
+    times = {name: median(row[name] for row in rounds) for name in evaluations}
+    return times, {name: median(row[name] / row[names[-1]] for row in rounds) for name in evaluations}
 
 
 def peak_of(name: str, height: str, width: str) -> float:
     """Megabytes that evaluating takes at its peak above what the process needed when everything was loaded (Linux)."""
     evaluate = evaluation(name, int(height), int(width))
+    ctypes.CDLL(None).malloc_trim(0)  # or what loading has left would be used again, and not be counted
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = status_of("VmRSS")
     for _ in range(PEAK_EVALUATIONS):
@@ -141,15 +155,16 @@ def peak(name: str, height: int, width: int) -> float:
 def speed_table(first: str, last: str) -> str:
     """Markdown: time and memory of an evaluation by size."""
     lines = [
-        f"| size | {first} | {last} | times faster | memory of {first} | of {last} | share |",
-        "|---|---|---|---|---|---|---|",
+        f"| size | {first} | {PLAIN} | {last} | times faster | than {PLAIN} | memory of {first} | of {last} | share |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for height, width in SIZES:
         say(f"time and memory at {width}x{height}")
-        times = paired_times([first, last], height, width)
+        times, faster = paired_times([first, last], height, width)
         memory = {name: peak(name, height, width) for name in (first, last)}
+        taken = " | ".join(f"{1e3 * times[name]:.1f} ms" for name in (first, PLAIN, last))
         lines.append(
-            f"| {width}×{height} | {1e3 * times[first]:.0f} ms | {1e3 * times[last]:.1f} ms | {times['ratio']:.1f} | "
+            f"| {width}×{height} | {taken} | {faster[first]:.1f} | {faster[PLAIN]:.1f} | "
             f"{memory[first]:.0f} MB | {memory[last]:.0f} MB | {memory[last] / memory[first]:.2f} |"
         )
     return "\n".join(lines)

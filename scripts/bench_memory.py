@@ -93,7 +93,7 @@ def measure(
     from nst_video.encoders import load_encoder
     from nst_video.motion import Motion
     from nst_video.optimizers import Curvature
-    from nst_video.options import EffortOptions, LookOptions
+    from nst_video.options import EffortOptions, LookOptions, MachineOptions
     from nst_video.stylizer import State, Stylizer
     from nst_video.teacher import load_teacher
 
@@ -119,7 +119,8 @@ def measure(
     begun = time.perf_counter()
     stylizer.step(content, Motion(flows, trust), state)
     seconds = time.perf_counter() - begun
-    need = Need.of((width, height), encoder, precision, teacher=teacher is not None)
+    need = Need.of((width, height), effort, look, MachineOptions(device="cpu", precision=precision))
+    assert need is not None
     return {
         "bytes": peak() - before,
         "before": before,

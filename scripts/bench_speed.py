@@ -7,15 +7,17 @@
 
 Everything about one size takes turns in one process, so that ratios hold on a machine that does other work as well;
 times are medians over the rounds. `--clock processor` counts the time of all threads of this process instead of the
-wall's, for a machine that is busy (CPU only).
+wall's, for a machine that is busy (CPU only). Memory is kept as the command line keeps it, for all of them;
+GOMP_SPINCOUNT=10000 OMP_WAIT_POLICY=PASSIVE before the command lets threads wait as there on an idle machine.
 
 The floor: for every layer the larger of its multiply-adds at the device's own matrix rate and its bytes at the device's
 own copy rate, both measured in the same run; an activation is written and read once on the way there and read once on
-the way back, its gradient written and read once, and nothing else is moved. "plain" is scripts/plain_gatys.py with its
-history full. On an NVIDIA GPU an iteration is one replay of a CUDA graph, timed over many of them; "one by one" is the
-same without a graph, "by autograd" with the gradient that autograd makes of objective.py, and lanes are pictures
-optimised as one batch, whose time is that of all of them. Gram matrices are counted at the rate of the number format
-that they are made in: bfloat16 there, float32 on a CPU.
+the way back, its gradient written and read once, and nothing else is moved. A CPU in float32 can be quicker than that,
+as it does fewer multiplications (nst_video/winograd.py); the last column is the gain from it. "plain" is
+scripts/plain_gatys.py with its history full. On an NVIDIA GPU an iteration is one replay of a CUDA graph, timed over
+many of them; "one by one" is the same without a graph, "by autograd" with the gradient that autograd makes of
+objective.py, and lanes are pictures optimised as one batch, whose time is that of all of them. Gram matrices are
+counted at the rate of the number format that they are made in: bfloat16 there, float32 on a CPU.
 
 `--render` paints a clip as `standard` does, and two of its frames on their own by the plain way with 500 evaluations
 each; the time of the whole clip painted that way is extrapolated from those two. `--video` renders a video of 512x512
@@ -46,10 +48,11 @@ from torch import Tensor
 from nst_video import LookOptions
 from nst_video.colors import to_image
 from nst_video.encoders import Encoder, load_encoder
-from nst_video.frozen import FrozenConvolution
+from nst_video.frozen import FrozenConvolution, PlainKernel
 from nst_video.machine import device_name, devices
 from nst_video.optimizers import LBFGS
 from nst_video.pictures import read_picture
+from nst_video.process import keep_memory
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 SIZES = {"cpu": ["256x256", "512x288"], "cuda": ["256x256", "512x288", "512x512", "1280x720", "1920x1080"]}
@@ -64,6 +67,7 @@ def main() -> None:
     """Measure, print the tables, and keep them in FOLDER."""
     arguments = parse_arguments()
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    keep_memory()
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
     if arguments.video:
         keep(arguments.folder, "video", *videos(arguments))
@@ -246,6 +250,14 @@ def plain_layout(encoder: Encoder) -> Encoder:
     return encoder
 
 
+def torchs_own(encoder: Encoder) -> Encoder:
+    """The encoder with convolutions as torch computes them, all multiplications done."""
+    for module in encoder.modules():
+        if isinstance(module, FrozenConvolution):
+            module.kernel = PlainKernel(module.weight.detach())
+    return encoder
+
+
 def entries(
     encoder: str,
     size: tuple[int, int],
@@ -269,8 +281,9 @@ def entries(
             found |= ours_on_gpu(precision, load, content, style)
         else:
             found[precision] = Ours(load(), content, style, timed)
-            found[f"{precision}, by autograd"] = Ours(load(), content, style, timed, written_out=False)
-            found[f"{precision}, default layout"] = Ours(plain_layout(load()), content, style, timed, written_out=False)
+            found[f"{precision}, torch's convolutions"] = Ours(torchs_own(load()), content, style, timed)
+            for name, network in (("by autograd", load()), ("default layout", plain_layout(load()))):
+                found[f"{precision}, {name}"] = Ours(torchs_own(network), content, style, timed, written_out=False)
     network = load_encoder(encoder, layers, device=device)
     for history in (HISTORY, LONG_HISTORY):
         solver = PlainSolver(PlainGatys(network, content, style, look), history)
@@ -368,6 +381,11 @@ def row_of(
             name: median(row[name]["iteration"] / row[name]["gradient"] - 1 for row in rounds) for name in every
         },
         "channels_last_gain": {name: ratios(f"{name}, by autograd", f"{name}, default layout") for name in every},
+        "convolutions_gain": {
+            name: ratios(name, f"{name}, torch's convolutions")
+            for name in every
+            if f"{name}, torch's convolutions" in taken
+        },
     }
 
 
@@ -382,7 +400,7 @@ def tables_of(rows: list[dict[str, Any]]) -> str:
         *("device", "network", "size", "precision", "floor", "loss and gradient"),
         *(f"iteration ({rows[0]['clock']} time)", "floor / iteration"),
         *("plain, history 10", "times faster", "history 100", "times faster"),
-        *("optimiser beside the network", "channels last"),
+        *("optimiser beside the network", "channels last", "fewer multiplications"),
     ]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
@@ -401,6 +419,7 @@ def tables_of(rows: list[dict[str, Any]]) -> str:
                 ),
                 f"{row['beside_network'][precision]:.1%}",
                 f"{row['channels_last_gain'][precision]:.2f} × faster",
+                f"{row['convolutions_gain'].get(precision, 1.0):.2f} × faster",
             ]
             lines.append(f"| {' | '.join(cells)} |")
     lines += variants_of(rows)

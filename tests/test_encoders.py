@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from tiny import relative_error
 
 from nst_video import encoders
 from nst_video.colors import to_image
@@ -51,10 +52,6 @@ def textbook(image: torch.Tensor, *, pooling: str = "average", mode: str = "cons
             x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode=mode), kernel, weights[part + "bias"]).relu()
             taps[f"relu{block}_{i}"] = x
     return taps
-
-
-def relative_error(got: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((got - wanted).norm() / wanted.norm())
 
 
 def input_gradient(encoder: encoders.Encoder, image: torch.Tensor) -> torch.Tensor:
@@ -193,8 +190,9 @@ def test_a_frozen_convolution_is_what_autograd_makes_of_the_steps(dtype, replica
     layer = FrozenConvolution(8, 24, replicated=replicated, padding=padding).to(dtype)
     x = torch.randn(2, 8, 7, 5, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
     results = []
-    for trained in (True, False):
-        y = layer.requires_grad_(trained)(x)
+    for freeze in (lambda: None, layer.freeze):
+        freeze()
+        y = layer(x)
         weight = torch.rand(y.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
         results.append((y.detach(), torch.autograd.grad(y, x, weight)[0]))
     (plain, plain_gradient), (frozen, frozen_gradient) = results
@@ -204,7 +202,8 @@ def test_a_frozen_convolution_is_what_autograd_makes_of_the_steps(dtype, replica
 
 
 def test_a_frozen_convolution_keeps_its_result_and_nothing_else():
-    layer = FrozenConvolution(8, 24, replicated=True).requires_grad_(False)
+    layer = FrozenConvolution(8, 24, replicated=True)
+    layer.freeze()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda x: x):
         y = layer(torch.randn(1, 8, 7, 5, requires_grad=True))
@@ -212,7 +211,8 @@ def test_a_frozen_convolution_keeps_its_result_and_nothing_else():
 
 
 def test_a_frozen_convolution_that_is_moved_takes_its_gradient_along():
-    layer = FrozenConvolution(3, 4, replicated=True).requires_grad_(False)
+    layer = FrozenConvolution(3, 4, replicated=True)
+    layer.freeze()
     x = torch.randn(1, 3, 6, 6, requires_grad=True)
     for dtype in (torch.float32, torch.float64):
         layer.to(dtype)

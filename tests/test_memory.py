@@ -57,7 +57,8 @@ def test_a_place_sees_as_far_as_the_table_says(name, layer):
     image = picture(0, 16, 320, grain=1).requires_grad_(True)
     place = 160 // stride
     (gradient,) = torch.autograd.grad(reach(image)[layer][..., place].sum(), image)
-    seen = gradient.abs().amax((0, 1, 2)).nonzero()
+    strength = gradient.abs().amax((0, 1, 2))
+    seen = (strength > 1e-6 * strength.max()).nonzero()  # what rounding leaves further away is next to nothing
     assert 160 - int(seen.min()) <= overlap_of(name, [layer]) // 2
     assert int(seen.max()) - (160 + stride - 1) <= overlap_of(name, [layer]) // 2
     assert 160 - int(seen.min()) > overlap_of(name, [layer]) // 2 - 16  # and hardly more is taken
@@ -162,6 +163,11 @@ def test_pairs_that_are_given_away_are_not_copied():
 GB = 10**9
 
 
+def need_of(size, encoder, precision="fp32", device="cpu", *, still=False, look=LookOptions(), **effort):
+    machine = MachineOptions(device=device, precision=precision)
+    return Need.of(size, EffortOptions(encoder=encoder, **effort), look, machine, still=still)
+
+
 @pytest.mark.parametrize(
     ("available", "size", "encoder", "history", "tile"),
     [
@@ -172,7 +178,7 @@ GB = 10**9
     ],
 )
 def test_what_fits_is_left_as_it_was_asked_for(available, size, encoder, history, tile):
-    need = Need.of(size, encoder, "fp32", teacher=True)
+    need = need_of(size, encoder)
     assert choose(need, available, history=10, tile=None, cut=True) == (history, tile)
 
 
@@ -180,7 +186,7 @@ def test_what_fits_is_left_as_it_was_asked_for(available, size, encoder, history
 @pytest.mark.parametrize("size", [(1920, 1080), (3840, 2160), (1080, 1920)])
 def test_pairs_go_before_the_picture_is_cut_and_come_back_then(encoder, precision, size):
     """From plenty down to too little."""
-    need = Need.of(size, encoder, precision, teacher=True)
+    need = need_of(size, encoder, precision)
     plenty = need.bytes(history=10, tile=None) / 0.9
     shares = [part / 400 for part in range(401, 0, -1)]
     found = [choose(need, round(plenty * share), history=10, tile=None, cut=True) for share in shares]
@@ -205,17 +211,30 @@ def test_pairs_go_before_the_picture_is_cut_and_come_back_then(encoder, precisio
     ],
 )
 def test_large_pictures_fit_in_tiles_that_are_mostly_their_own(available, size, precision, still):
-    need = Need.of(size, "vgg19", precision, teacher=True, still=still)
+    need = need_of(size, "vgg19", precision, still=still)
     history, tile = choose(need, available, history=10, tile=None, cut=True)
     assert history >= 4
     assert 512 <= tile < max(size)
 
 
 def test_what_may_not_be_cut_is_not():
-    need = Need.of((1920, 1080), "vgg19", "fp32", teacher=False)
+    need = need_of((1920, 1080), "vgg19")
     assert choose(need, 4 * GB, history=10, tile=None, cut=False) is None
     assert choose(need, 4 * GB, history=10, tile=512, cut=True)[1] == 512  # as asked for
-    assert Need.of((1920, 1080), "googlenet", "fp32", teacher=False) is None
+    assert need_of((1920, 1080), "googlenet") is None
+
+
+def test_less_is_planned_with_where_the_gradient_is_written_out():
+    size, whole = (1280, 720), {"history": 10, "tile": None}
+    least = need_of(size, "vgg19").bytes(**whole)
+    by_autograd = (
+        need_of(size, "vgg19", device="cuda:0"),
+        need_of(size, "vgg19", pooling="max"),
+        need_of(size, "vgg19", look=LookOptions(tv_exponent=1.25)),
+    )
+    assert all(need.bytes(**whole) > least for need in by_autograd)
+    in_tiles = [need.bytes(history=10, tile=640) for need in (need_of(size, "vgg19"), by_autograd[1])]
+    assert in_tiles[0] == in_tiles[1]
 
 
 @pytest.fixture
@@ -225,13 +244,14 @@ def clip(tmp_path):
 
 def planned(clip, style, limit, **effort):
     effort = EffortOptions(encoder="vgg19", size=640, **effort)
-    return make_plan(clip, style, clip.parent / "out.mp4", effort=effort, machine=MachineOptions(memory_limit=limit))
+    machine = MachineOptions(memory_limit=limit, device="cpu", precision="fp32")
+    return make_plan(clip, style, clip.parent / "out.mp4", effort=effort, machine=machine)
 
 
 def test_the_plan_holds_what_was_chosen_and_says_what_gave(clip, style, caplog):
     assert planned(clip, style, "6GB").effort.tile is None
     assert "memory" not in caplog.text
-    plan = planned(clip, style, "1.2 GB")
+    plan = planned(clip, style, "1.4 GB")
     tile = plan.effort.tile
     assert (plan.effort.history, tile in (256, 320, 384)) == (10, True)
     assert f"640x360 takes more memory than there is: parts of {tile} pixels, which takes longer" in caplog.text
@@ -240,12 +260,12 @@ def test_the_plan_holds_what_was_chosen_and_says_what_gave(clip, style, caplog):
 
 
 def test_without_pairs_there_are_none_to_give_up(clip, style):
-    plan = planned(clip, style, "1.2GB", optimizer="adam")
+    plan = planned(clip, style, "1.4GB", optimizer="adam")
     assert (plan.effort.history, plan.effort.tile is None) == (10, False)
 
 
 def test_what_does_not_fit_at_all_is_refused_in_one_line(clip, style, tmp_path, capsys):
-    with pytest.raises(ResourceError, match=r"640x360 pixels need \d+ MB of memory even with few .* 500 MB can be had"):
+    with pytest.raises(ResourceError, match=r"640x360 pixels need 1.2 GB of memory even with few .* 500 MB can be had"):
         planned(clip, style, "500MB")
     words = [str(clip), str(style), str(tmp_path / "out.mp4"), "--memory", "500MB", "--size", "640"]
     assert main(words) == 4

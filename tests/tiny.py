@@ -16,6 +16,11 @@ LAYERS = ("near", "middle", "far")
 LOOK = LookOptions(content_layers=("far",), style_layers=LAYERS)
 
 
+def relative_error(got: Tensor, wanted: Tensor) -> float:
+    """The root mean square of what is wrong, in units of that of what is wanted."""
+    return float((got - wanted).norm() / wanted.norm())
+
+
 class TinyEncoder(nn.Module):
     """Three fixed random convolutions with pooling between them, as an Encoder: image -> {layer name: activation}.
 

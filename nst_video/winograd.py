@@ -1,0 +1,99 @@
+"""3x3 convolutions with a fourth of the multiplications, for CPUs in float32.
+
+Winograd's minimal filtering (S. Winograd 1980, "Arithmetic complexity of computations"; for networks A. Lavin and
+S. Gray 2016, "Fast algorithms for convolutional neural networks"): 4 neighbouring outputs of a kernel of 3 are
+coefficients of a product of polynomials, so 6 values of each factor are enough instead of 12 products; across and down
+that makes 36 instead of 144 for 4x4 outputs. All of them are products of matrices, which libraries compute well.
+
+Which 6 points the polynomials are evaluated at decides how much rounding is magnified. 0, infinity, ±sqrt(1/2) and
+±sqrt(2) magnify it 7 times in the mean, the usual 0, infinity, ±1 and ±2 16 times. They also contain 1/p with each p:
+a kernel turned round, which takes gradients back, has the same values there, only at other points.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_TAPS, _OUT, _IN = 3, 4, 6  # of the kernel, of a patch of outputs, of the inputs it depends on; along one side
+_ROOT = math.sqrt(0.5)
+_POINTS = (0.0, _ROOT, -_ROOT, 1 / _ROOT, -1 / _ROOT)  # and infinity
+_RECIPROCAL = (5, 3, 4, 1, 2, 0)  # the place of 1/p in (*_POINTS, infinity)
+_FEWEST = 128  # channels; with less, transforming takes as long as multiplying: scripts/bench_convolution.py
+_AT_A_TIME = 8 << 20  # bytes that are transformed at a time, to stay in a cache
+
+
+def pays(weight: Tensor) -> bool:
+    """Whether a convolution (C', C, 3, 3) is quicker this way."""
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape[:2]) >= _FEWEST
+
+
+class WinogradKernel:
+    """A convolution whose weights have been transformed: four times as large as before."""
+
+    def __init__(self, weight: Tensor):
+        """weight: (C', C, 3, 3) float32."""
+        of_inputs, of_weights, of_outputs = _transforms()
+        rows = weight.detach().permute(2, 3, 1, 0).reshape(_TAPS**2, -1)
+        values = (of_weights.float() @ rows).unflatten(1, (weight.shape[1], weight.shape[0]))
+        self.values = values  # (36, C, C'): of the kernels as polynomials, at pairs of points
+        self.of_inputs, self.of_outputs = of_inputs, of_outputs
+
+    def turned(self, share: float = 1.0) -> "WinogradKernel":
+        """The kernel that takes gradients back, times `share`; it has its memory in common with this one."""
+        squares = torch.tensor([1.0, *(p * p for p in _POINTS[1:]), 1.0], dtype=torch.float64)
+        order = torch.tensor(_RECIPROCAL)
+        pairs = (_IN * order[:, None] + order).flatten()
+        # g(1/p) p^2 is the value of the turned g at p, so that inputs are taken to the values which there are.
+        back = object.__new__(WinogradKernel)
+        back.values = self.values.mT
+        back.of_inputs = (torch.kron(squares, squares)[:, None] * self.of_inputs)[pairs]
+        back.of_outputs = share * self.of_outputs[:, pairs]
+        return back
+
+    def __call__(self, x: Tensor, bias: Tensor | None = None, *, margin: int, replicated: bool = False) -> Tensor:
+        """(B, C, H, W) -> (B, C', H + 2·margin - 2, W + 2·margin - 2), with a border so wide laid on: the edge
+        repeated, or zeros. It lies in memory channels last, as a part of something larger where a side is no multiple
+        of 4.
+        """
+        height, width = (side + 2 * margin - 2 for side in x.shape[2:])
+        rows, columns = -(-height // _OUT), -(-width // _OUT)
+        border = (margin, margin + _OUT * columns - width, margin, margin + _OUT * rows - height)
+        x = F.pad(x, border, mode="replicate" if replicated else "constant")
+        y = x.new_empty((len(x), _OUT * rows, _OUT * columns, self.values.shape[2]))
+        self._fill(y.unflatten(2, (columns, _OUT)).unflatten(1, (rows, _OUT)), _patches(x, rows, columns), bias)
+        return y.permute(0, 3, 1, 2)[:, :, :height, :width]
+
+    def _fill(self, outputs: Tensor, patches: Tensor, bias: Tensor | None) -> None:
+        """outputs: (B, rows, 4, columns, 4, C'), written to. patches: (6, 6, B, rows, columns, C)."""
+        of_inputs, of_outputs = self.of_inputs.float(), self.of_outputs.float()
+        outputs = outputs.permute(2, 4, 0, 1, 3, 5)
+        row = patches[:, :, :, :1].numel() * max(1, outputs.shape[-1] / patches.shape[-1]) * patches.element_size()
+        step = max(1, int(_AT_A_TIME / row))
+        for some, into in zip(patches.split(step, 3), outputs.split(step, 3), strict=True):
+            values = (of_inputs @ some.reshape(_IN**2, -1)).unflatten(1, (-1, some.shape[-1]))
+            products = torch.bmm(values, self.values).flatten(1)
+            found = (of_outputs @ products).view(into.shape)
+            into.copy_(found) if bias is None else torch.add(found, bias, out=into)
+
+
+def _patches(x: Tensor, rows: int, columns: int) -> Tensor:
+    """(B, C, 4·rows + 2, 4·columns + 2) -> a view (6, 6, B, rows, columns, C): patches overlap by 2."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    images, channels, down, across = x.stride()
+    strides = (down, across, images, _OUT * down, _OUT * across, channels)
+    return x.as_strided((_IN, _IN, len(x), rows, columns, x.shape[1]), strides)
+
+
+def _transforms() -> tuple[Tensor, Tensor, Tensor]:
+    """Of patches of inputs (36, 36), of kernels (36, 9), of values to outputs (16, 36); in double precision."""
+    inputs, kernels, outputs = torch.linalg.inv(_at_points(_IN)).T, _at_points(_TAPS), _at_points(_OUT).T
+    return torch.kron(inputs, inputs), torch.kron(kernels, kernels), torch.kron(outputs, outputs)
+
+
+def _at_points(count: int) -> Tensor:
+    """(6, count): takes the coefficients of a polynomial, lowest first, to its values; at infinity, its highest."""
+    matrix = torch.tensor([[p**power for power in range(count)] for p in (*_POINTS, 0.0)], dtype=torch.float64)
+    matrix[-1] = torch.eye(count, dtype=torch.float64)[-1]
+    return matrix

@@ -1,0 +1,93 @@
+"""Convolutions by fewer multiplications: the same numbers as torch's own, at every size and border."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import relative_error
+
+from nst_video import winograd
+from nst_video.frozen import FrozenConvolution, PlainKernel
+from nst_video.winograd import WinogradKernel
+
+WIDE = (160, 128)  # channels out of and into a layer that is computed this way
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def weights(out=6, channels=5, dtype=torch.float64):
+    return random(out, channels, 3, 3, seed=1).to(dtype) / (9 * channels) ** 0.5
+
+
+def exact(x, bias=None, *, margin, replicated=False):
+    """In double precision, by torch."""
+    if replicated:
+        x, margin = F.pad(x, (margin,) * 4, mode="replicate"), 0
+    return F.conv2d(x.double(), weights(), None if bias is None else bias.double(), padding=margin)
+
+
+@pytest.mark.parametrize(("margin", "replicated"), [(0, False), (1, False), (1, True), (2, False)])
+@pytest.mark.parametrize("size", [(3, 3), (4, 8), (5, 4), (6, 7), (13, 18)])
+def test_it_is_the_convolution_that_torch_computes(size, margin, replicated):
+    x, bias = random(2, 5, *size), random(6)
+    for add in (bias, None):
+        got = WinogradKernel(weights().float())(x, add, margin=margin, replicated=replicated)
+        wanted = exact(x, add, margin=margin, replicated=replicated)
+        assert got.shape == wanted.shape
+        assert got.stride(1) == 1
+        assert relative_error(got, wanted) < 3e-6
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_turned_it_takes_gradients_back(share):
+    kernel, x = weights().float(), random(2, 5, 9, 14).double().requires_grad_()
+    y = exact(x, margin=1)
+    gradient = random(*y.shape, seed=2)
+    (wanted,) = torch.autograd.grad(y, x, share * gradient.double())
+    for made in (WinogradKernel(kernel), PlainKernel(kernel)):
+        assert relative_error(made.turned(share)(gradient, margin=1), wanted) < 3e-6
+    assert WinogradKernel(kernel).turned().values.numel() == 36 * 6 * 5
+
+
+def test_turned_it_has_its_memory_in_common():
+    kernel = WinogradKernel(weights().float())
+    assert kernel.turned().values.data_ptr() == kernel.values.data_ptr()
+
+
+def test_rounding_is_magnified_seven_times():
+    """By the points that were chosen; integers, which are usual, would magnify it sixteen times."""
+    weight, x = random(64, 96, 3, 3, seed=1) / 30, F.relu(random(1, 96, 40, 40))
+    wanted = F.conv2d(x.double(), weight.double(), padding=1)
+    errors = [relative_error(kernel(weight)(x, margin=1), wanted) for kernel in (WinogradKernel, PlainKernel)]
+    assert 1 < errors[0] / errors[1] < 12
+    assert errors[0] < 2e-6
+
+
+def test_in_small_pieces_it_is_the_same(monkeypatch):
+    x, bias, kernel = random(2, 5, 30, 14), random(6), WinogradKernel(weights().float())
+    whole = kernel(x, bias, margin=1)
+    monkeypatch.setattr(winograd, "_AT_A_TIME", 1)  # a row of patches at a time
+    torch.testing.assert_close(kernel(x, bias, margin=1), whole, rtol=0, atol=5e-6)
+
+
+def test_wide_layers_in_float32_are_computed_this_way():
+    def kind(out, channels, dtype=torch.float32):
+        return type(FrozenConvolution(channels, out, replicated=True).to(dtype).kernel)
+
+    assert kind(*WIDE) is WinogradKernel
+    assert {kind(*WIDE, torch.bfloat16), kind(160, 64), kind(64, 160)} == {PlainKernel}
+
+
+def test_a_wide_frozen_layer_is_what_autograd_makes_of_the_steps():
+    torch.manual_seed(0)
+    layer = FrozenConvolution(*reversed(WIDE), replicated=True)
+    x = random(2, WIDE[1], 7, 10).contiguous(memory_format=torch.channels_last).requires_grad_()
+    results = []
+    for freeze in (lambda: None, layer.freeze):
+        freeze()
+        y = layer(x)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        results.append((y.detach(), torch.autograd.grad(y, x, random(*y.shape, seed=3))[0]))
+    for wanted, got in zip(*results, strict=True):
+        assert relative_error(got, wanted) < 1e-5
