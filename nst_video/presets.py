@@ -42,7 +42,7 @@ class Balance:
 BALANCES = {
     "slim": Balance(
         content_weight=1.77,
-        temporal_weight=2.0,
+        temporal_weight=3.0,
         layers={"relu1_1": 0.9, "relu2_1": 0.9, "relu4_1": 1.1, "relu5_1": 1.2},
     )
 }
