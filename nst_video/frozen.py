@@ -148,7 +148,7 @@ class FrozenConvolution(nn.Conv2d):
     def kernel(self) -> Kernel:
         """The way there."""
         weight = self.weight.detach()
-        return WinogradKernel(weight) if winograd.pays(weight) else PlainKernel(weight)
+        return WinogradKernel.of(weight) if winograd.pays(weight) else PlainKernel(weight)
 
     @cached_property
     def turned(self) -> Kernel:

@@ -11,6 +11,7 @@ a kernel turned round, which takes gradients back, has the same values there, on
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -29,28 +30,34 @@ def pays(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape[:2]) >= _FEWEST
 
 
+@dataclass(frozen=True)
 class WinogradKernel:
-    """A convolution whose weights have been transformed: four times as large as before."""
+    """A convolution whose weights have been transformed, which makes them four times as large.
 
-    def __init__(self, weight: Tensor):
+    values (36, C, C'): the kernels as polynomials, at pairs of points. of_inputs (36, 36) takes patches of inputs to
+    such values, of_outputs (16, 36) the products to outputs; both in double precision.
+    """
+
+    values: Tensor
+    of_inputs: Tensor
+    of_outputs: Tensor
+
+    @staticmethod
+    def of(weight: Tensor) -> "WinogradKernel":
         """weight: (C', C, 3, 3) float32."""
-        of_inputs, of_weights, of_outputs = _transforms()
-        rows = weight.detach().permute(2, 3, 1, 0).reshape(_TAPS**2, -1)
-        values = (of_weights.float() @ rows).unflatten(1, (weight.shape[1], weight.shape[0]))
-        self.values = values  # (36, C, C'): of the kernels as polynomials, at pairs of points
-        self.of_inputs, self.of_outputs = of_inputs, of_outputs
+        inputs, kernels, outputs = torch.linalg.inv(_at_points(_IN)).T, _at_points(_TAPS), _at_points(_OUT).T
+        rows = weight.permute(2, 3, 1, 0).reshape(_TAPS**2, -1)
+        values = (torch.kron(kernels, kernels).float() @ rows).unflatten(1, (weight.shape[1], weight.shape[0]))
+        return WinogradKernel(values, torch.kron(inputs, inputs), torch.kron(outputs, outputs))
 
     def turned(self, share: float = 1.0) -> "WinogradKernel":
         """The kernel that takes gradients back, times `share`; it has its memory in common with this one."""
         squares = torch.tensor([1.0, *(p * p for p in _POINTS[1:]), 1.0], dtype=torch.float64)
         order = torch.tensor(_RECIPROCAL)
         pairs = (_IN * order[:, None] + order).flatten()
-        # g(1/p) p^2 is the value of the turned g at p, so that inputs are taken to the values which there are.
-        back = object.__new__(WinogradKernel)
-        back.values = self.values.mT
-        back.of_inputs = (torch.kron(squares, squares)[:, None] * self.of_inputs)[pairs]
-        back.of_outputs = share * self.of_outputs[:, pairs]
-        return back
+        # The turned kernel's value at p is p^2 times this one's at 1/p: inputs are taken to where that is.
+        of_inputs = (torch.kron(squares, squares)[:, None] * self.of_inputs)[pairs]
+        return WinogradKernel(self.values.mT, of_inputs, share * self.of_outputs[:, pairs])
 
     def __call__(self, x: Tensor, bias: Tensor | None = None, *, margin: int, replicated: bool = False) -> Tensor:
         """(B, C, H, W) -> (B, C', H + 2·margin - 2, W + 2·margin - 2), with a border so wide laid on: the edge
@@ -84,12 +91,6 @@ def _patches(x: Tensor, rows: int, columns: int) -> Tensor:
     images, channels, down, across = x.stride()
     strides = (down, across, images, _OUT * down, _OUT * across, channels)
     return x.as_strided((_IN, _IN, len(x), rows, columns, x.shape[1]), strides)
-
-
-def _transforms() -> tuple[Tensor, Tensor, Tensor]:
-    """Of patches of inputs (36, 36), of kernels (36, 9), of values to outputs (16, 36); in double precision."""
-    inputs, kernels, outputs = torch.linalg.inv(_at_points(_IN)).T, _at_points(_TAPS), _at_points(_OUT).T
-    return torch.kron(inputs, inputs), torch.kron(kernels, kernels), torch.kron(outputs, outputs)
 
 
 def _at_points(count: int) -> Tensor:

@@ -57,7 +57,7 @@ def layers_with_inputs(encoder: str, image: Tensor) -> list[tuple[FrozenConvolut
 @torch.no_grad()
 def row(layer: FrozenConvolution, x: Tensor, rounds: int) -> str:
     """One line of the table."""
-    ways = [made(layer.weight.detach()) for made in (PlainKernel, WinogradKernel)]
+    ways = [made(layer.weight.detach()) for made in (PlainKernel, WinogradKernel.of)]
     gradient = layer(x)
     there = in_turns([partial(way, x, layer.bias, margin=1, replicated=True) for way in ways], rounds)
     back = in_turns([partial(way.turned(), gradient, margin=2) for way in ways], rounds)

@@ -32,7 +32,7 @@ def exact(x, bias=None, *, margin, replicated=False):
 def test_it_is_the_convolution_that_torch_computes(size, margin, replicated):
     x, bias = random(2, 5, *size), random(6)
     for add in (bias, None):
-        got = WinogradKernel(weights().float())(x, add, margin=margin, replicated=replicated)
+        got = WinogradKernel.of(weights().float())(x, add, margin=margin, replicated=replicated)
         wanted = exact(x, add, margin=margin, replicated=replicated)
         assert got.shape == wanted.shape
         assert got.stride(1) == 1
@@ -45,13 +45,13 @@ def test_turned_it_takes_gradients_back(share):
     y = exact(x, margin=1)
     gradient = random(*y.shape, seed=2)
     (wanted,) = torch.autograd.grad(y, x, share * gradient.double())
-    for made in (WinogradKernel(kernel), PlainKernel(kernel)):
+    for made in (WinogradKernel.of(kernel), PlainKernel(kernel)):
         assert relative_error(made.turned(share)(gradient, margin=1), wanted) < 3e-6
-    assert WinogradKernel(kernel).turned().values.numel() == 36 * 6 * 5
+    assert WinogradKernel.of(kernel).turned().values.numel() == 36 * 6 * 5
 
 
 def test_turned_it_has_its_memory_in_common():
-    kernel = WinogradKernel(weights().float())
+    kernel = WinogradKernel.of(weights().float())
     assert kernel.turned().values.data_ptr() == kernel.values.data_ptr()
 
 
@@ -59,13 +59,13 @@ def test_rounding_is_magnified_seven_times():
     """By the points that were chosen; integers, which are usual, would magnify it sixteen times."""
     weight, x = random(64, 96, 3, 3, seed=1) / 30, F.relu(random(1, 96, 40, 40))
     wanted = F.conv2d(x.double(), weight.double(), padding=1)
-    errors = [relative_error(kernel(weight)(x, margin=1), wanted) for kernel in (WinogradKernel, PlainKernel)]
+    errors = [relative_error(kernel(weight)(x, margin=1), wanted) for kernel in (WinogradKernel.of, PlainKernel)]
     assert 1 < errors[0] / errors[1] < 12
     assert errors[0] < 2e-6
 
 
 def test_in_small_pieces_it_is_the_same(monkeypatch):
-    x, bias, kernel = random(2, 5, 30, 14), random(6), WinogradKernel(weights().float())
+    x, bias, kernel = random(2, 5, 30, 14), random(6), WinogradKernel.of(weights().float())
     whole = kernel(x, bias, margin=1)
     monkeypatch.setattr(winograd, "_AT_A_TIME", 1)  # a row of patches at a time
     torch.testing.assert_close(kernel(x, bias, margin=1), whole, rtol=0, atol=5e-6)
