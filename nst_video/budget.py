@@ -1,10 +1,12 @@
 """What painting may hold in memory: how many curvature pairs, and whether pictures are cut, decided beforehand."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from nst_video.errors import ResourceError
+from nst_video.layers import ENCODER_LAYERS, WIDE
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
 from nst_video.tiles import ALIGNED, MINIMAL_TILE, can_be_cut
 
@@ -13,16 +15,16 @@ _PROCESS = 4.5e8  # bytes that Python, torch, OpenCV and an encoder take before 
 _PIXEL = 500  # bytes for each pixel of a frame: what is painted, moved, compared and kept, without the pairs
 _PAIR = 88  # bytes for each pixel and curvature pair: of the frame before, moved onto this one, and being saved
 _PAIR_OF_A_STILL = 30  # of the one frame that there is
-_TRANSFORMED = 2.1e8  # bytes of the weights of a VGG, made ready for fewer multiplications (winograd.py)
+_TRANSFORMED = 36 * 4  # bytes of a pair of channels of a convolution that is computed by fewer multiplications
 _LOOK = {"fp32": 1_400, "bf16": 1_100}  # bytes for each pixel that VGG-19 looks at at a time, as a teacher
 # Bytes for each pixel whose loss and gradient are taken at a time: by autograd, as in tiles, and on a GPU; and in one
-# piece on a CPU, where they are written out (inplace.py), looks of a teacher included.
+# piece on a CPU, where they are written out (inplace.py).
 _EVALUATION = {
     "vgg": {"fp32": 3_600, "bf16": 2_600},
     "slim": {"fp32": 1_300, "bf16": 1_000},
 }
 _IN_PLACE = {
-    "vgg": {"fp32": 2_300, "bf16": 1_600},
+    "vgg": {"fp32": 2_600, "bf16": 1_600},
     "slim": {"fp32": 900, "bf16": 900},
 }
 _FEW_PAIRS = 4  # with less, L-BFGS finds its way markedly worse
@@ -32,8 +34,8 @@ _SHARE = 0.9  # of what can be had, that is planned with
 @dataclass(frozen=True)
 class Need:
     """The memory that painting frames of this size (width, height) takes. fixed: bytes, whatever their size. whole,
-    evaluation: bytes for each pixel of a frame that is evaluated in one piece, and of the largest of its tiles. pair:
-    bytes for each pixel and curvature pair.
+    evaluation: bytes for each pixel of a frame that is evaluated in one piece, and of a tile, the largest. pair: bytes
+    for each pixel and curvature pair.
     """
 
     size: tuple[int, int]
@@ -52,16 +54,17 @@ class Need:
         if kind is None:
             return None
         on_cpu, looks = machine.device == "cpu", effort.teacher == "on" and encoder == "slim"
-        evaluation = max(_EVALUATION[kind][precision], _LOOK[precision] if looks else 0)
-        in_place = on_cpu and effort.pooling == "average" and look.tv_exponent == 1
-        transformed = on_cpu and precision == "fp32" and (kind == "vgg" or looks)
-        return Need(
-            size,
-            _PROCESS + _TRANSFORMED * transformed,
-            _IN_PLACE[kind][precision] if in_place else evaluation,
-            evaluation,
-            _PAIR_OF_A_STILL if still else _PAIR,
-        )
+        least, evaluation = (_LOOK[precision] if looks else 0), _EVALUATION[kind][precision]
+        # Of shallow layers, targets and gradients of the content are as large as the picture.
+        deep = all(layer >= "relu3" for layer in look.content_layers)
+        in_place = on_cpu and deep and effort.pooling == "average" and look.tv_exponent == 1
+        whole = _IN_PLACE[kind][precision] if in_place else evaluation
+        fixed = _PROCESS
+        if on_cpu and precision == "fp32":
+            layers = (*look.style_layers, *look.content_layers)
+            fixed += _transformed(encoder, layers) + (_transformed("vgg19", look.style_layers) if looks else 0)
+        pair = _PAIR_OF_A_STILL if still else _PAIR
+        return Need(size, fixed, max(whole, least), max(evaluation, least), pair)
 
     def bytes(self, *, history: int, tile: int | None, lanes: int = 1, together: int = 1) -> int:
         """With so many curvature pairs (0: another optimiser), cut into such tiles or, with None, not at all; in so
@@ -76,6 +79,14 @@ class Need:
     def fits(self, available: int, **choices: Any) -> bool:
         """Whether what `bytes` says of the choices is had of `available` bytes."""
         return self.bytes(**choices) <= _SHARE * available
+
+
+def _transformed(encoder: str, layers: Iterable[str]) -> int:
+    """Bytes of the transformed weights of a VGG up to the deepest of the layers."""
+    table = ENCODER_LAYERS[encoder]
+    names = list(table)
+    channels = [table[name].channels for name in names[: 1 + max(names.index(layer) for layer in layers)]]
+    return _TRANSFORMED * sum(a * b for a, b in pairwise(channels) if min(a, b) >= WIDE)
 
 
 def choose(need: Need, available: int, *, history: int, tile: int | None, cut: bool) -> tuple[int, int | None] | None:

@@ -7,6 +7,10 @@ from types import MappingProxyType
 
 from .errors import UsageError
 
+# Channels on both sides from which on a CPU computes a convolution in float32 by fewer multiplications (winograd.py);
+# with less, transforming takes as long as multiplying: scripts/bench_convolution.py.
+WIDE = 128
+
 
 @dataclass(frozen=True)
 class Layer:

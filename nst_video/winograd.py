@@ -17,17 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nst_video.layers import WIDE
+
 _TAPS, _OUT, _IN = 3, 4, 6  # of the kernel, of a patch of outputs, of the inputs it depends on; along one side
 _ROOT = math.sqrt(0.5)
 _POINTS = (0.0, _ROOT, -_ROOT, 1 / _ROOT, -1 / _ROOT)  # and infinity
 _RECIPROCAL = (5, 3, 4, 1, 2, 0)  # the place of 1/p in (*_POINTS, infinity)
-_FEWEST = 128  # channels; with less, transforming takes as long as multiplying: scripts/bench_convolution.py
 _AT_A_TIME = 8 << 20  # bytes that are transformed at a time, to stay in a cache
 
 
 def pays(weight: Tensor) -> bool:
     """Whether a convolution (C', C, 3, 3) is quicker this way."""
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape[:2]) >= _FEWEST
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape[:2]) >= WIDE
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from nst_video.winograd import WinogradKernel, pays
 
 
 def main() -> None:
-    """Measure layer after layer, and print a table with the sums."""
+    """Measure layer after layer, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="vgg19", choices=("vgg19", "slim"))
     parser.add_argument("--size", default="512x288", metavar="WxH", help="of the picture")

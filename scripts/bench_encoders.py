@@ -6,7 +6,7 @@
 The last of --encoders is compared with the first. Renders are resumable as in bench_quality.py, which makes and scores
 them, with the same number of evaluations for both; --speed-only leaves them out. Times are of one loss and gradient of
 the default objective of a first frame, the encoders taking turns in one process, and the first of them also with
-torch's own convolutions, as other tools have them; memory is the peak of a process that does nothing else, above what
+torch's own convolutions; memory is the peak of a process that does nothing else, above what
 it needed before. Memory is kept as the command line keeps it; GOMP_SPINCOUNT=10000 OMP_WAIT_POLICY=PASSIVE before the
 command lets threads wait as there on an idle machine.
 """
@@ -113,7 +113,7 @@ def seconds(evaluate: Callable[[], Tensor], repeats: int) -> float:
     return (time.perf_counter() - begun) / repeats
 
 
-PLAIN = "by torch's convolutions"  # how every other tool has the first encoder
+PLAIN = "with torch's convolutions"
 
 
 def paired_times(names: list[str], height: int, width: int) -> tuple[dict[str, float], dict[str, float]]:

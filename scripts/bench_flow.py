@@ -62,7 +62,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def scored(arguments: argparse.Namespace, clip: Path, style: Path, flow: str) -> dict[str, float]:
     """The figures of one render, from the file that keeps them where it is there."""
-    kept = arguments.folder / flow / f"{clip.stem}-{style.stem}.json"
+    settings = f"{arguments.quality}-{arguments.size}-{arguments.frames}"
+    kept = arguments.folder / flow / settings / f"{clip.stem}-{style.stem}.json"
     if not kept.exists():
         say(f"{clip.stem} in the style of {style.stem}, flow {flow}")
         output, end = kept.with_suffix("") / "%05d.png", end_of(clip, arguments.frames)

@@ -16,8 +16,9 @@ the way back, its gradient written and read once, and nothing else is moved. A C
 as it does fewer multiplications (nst_video/winograd.py); the last column is the gain from it. "plain" is
 scripts/plain_gatys.py with its history full. On an NVIDIA GPU an iteration is one replay of a CUDA graph, timed over
 many of them; "one by one" is the same without a graph, "by autograd" with the gradient that autograd makes of
-objective.py, and lanes are pictures optimised as one batch, whose time is that of all of them. Gram matrices are
-counted at the rate of the number format that they are made in: bfloat16 there, float32 on a CPU.
+objective.py (on a CPU also with torch's convolutions), and lanes are pictures optimised as one batch, whose time is
+that of all of them. Gram matrices are counted at the rate of the number format that they are made in: bfloat16 there,
+float32 on a CPU.
 
 `--render` paints a clip as `standard` does, and two of its frames on their own by the plain way with 500 evaluations
 each; the time of the whole clip painted that way is extrapolated from those two. `--video` renders a video of 512x512
@@ -281,7 +282,8 @@ def entries(
             found |= ours_on_gpu(precision, load, content, style)
         else:
             found[precision] = Ours(load(), content, style, timed)
-            found[f"{precision}, torch's convolutions"] = Ours(torchs_own(load()), content, style, timed)
+            if precision == "fp32":  # in others they are torch's anyway
+                found[f"{precision}, torch's convolutions"] = Ours(torchs_own(load()), content, style, timed)
             for name, network in (("by autograd", load()), ("default layout", plain_layout(load()))):
                 found[f"{precision}, {name}"] = Ours(torchs_own(network), content, style, timed, written_out=False)
     network = load_encoder(encoder, layers, device=device)

@@ -231,10 +231,27 @@ def test_less_is_planned_with_where_the_gradient_is_written_out():
         need_of(size, "vgg19", device="cuda:0"),
         need_of(size, "vgg19", pooling="max"),
         need_of(size, "vgg19", look=LookOptions(tv_exponent=1.25)),
+        need_of(size, "vgg19", look=LookOptions(content_layers=("relu2_2",))),
     )
     assert all(need.bytes(**whole) > least for need in by_autograd)
     in_tiles = [need.bytes(history=10, tile=640) for need in (need_of(size, "vgg19"), by_autograd[1])]
     assert in_tiles[0] == in_tiles[1]
+
+
+def test_transformed_weights_are_counted_to_the_deepest_layer():
+    default, deeper = (
+        need_of((64, 64), "vgg19"),
+        need_of((64, 64), "vgg19", look=LookOptions(style_layers=("relu5_4",))),
+    )
+    assert default.fixed - need_of((64, 64), "vgg19", "bf16").fixed == pytest.approx(205e6, rel=0.01)
+    assert deeper.fixed - default.fixed == 3 * 512 * 512 * 36 * 4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_teacher_that_looks_is_counted(precision):
+    alone, taught = (need_of((640, 360), "slim", precision, teacher=teacher) for teacher in ("off", "on"))
+    assert taught.whole > alone.whole
+    assert (taught.fixed > alone.fixed) == (precision == "fp32")
 
 
 @pytest.fixture
