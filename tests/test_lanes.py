@@ -15,6 +15,7 @@ from tiny import picture as tiny_picture
 
 from nst_video import jobwriter, lanecount, lanes, shots
 from nst_video.batches import LaneState, join_motions, join_states, split_state
+from nst_video.budget import Need
 from nst_video.colors import to_image
 from nst_video.controls import Controls
 from nst_video.errors import Stopped, UsageError
@@ -419,11 +420,10 @@ def test_lanes_are_measured_with_the_stylizer_of_the_plan(clip, style, tmp_path,
 def test_memory_bounds_the_lanes(clip, style, tmp_path, monkeypatch, caplog):
     effort = EffortOptions(size=512, encoder="vgg19", history=4)
     plan = make_plan(clip, style, tmp_path / "out.mp4", effort=effort)
-    pixels = plan.size[0] * plan.size[1]
-    lane, evaluation, process = pixels * (500 + 88 * 4), pixels * 3600, 4.5e8
     plan = replace(plan, machine=replace(plan.machine, precision="fp32"))
+    need = Need.of(plan.size, plan.effort, plan.look, plan.machine)
     for held, together in ((4, 4), (4, 2), (2, 1)):
-        has = round((process + held * lane + together * evaluation) / 0.9) + 10
+        has = round(need.bytes(history=4, tile=None, lanes=held, together=together) / 0.9) + 10
         monkeypatch.setattr(lanecount, "available_memory", lambda *_, has=has: has)
         assert lanecount.room(plan, 4) == (held, together)
 
