@@ -6,7 +6,7 @@ coefficients of a product of polynomials, so 6 values of each factor are enough 
 that makes 36 instead of 144 for 4x4 outputs. All of them are products of matrices, which libraries compute well.
 
 Which 6 points the polynomials are evaluated at decides how much rounding is magnified. 0, infinity, ±sqrt(1/2) and
-±sqrt(2) magnify it 7 times in the mean, the usual 0, infinity, ±1 and ±2 16 times. They also contain 1/p with each p:
+±sqrt(2) magnify it 5 to 7 times, the usual 0, infinity, ±1 and ±2 twice as much. They also contain 1/p with each p:
 a kernel turned round, which takes gradients back, has the same values there, only at other points.
 """
 

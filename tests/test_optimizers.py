@@ -399,7 +399,7 @@ def test_a_pair_that_a_move_robs_of_its_curvature_is_dropped():
 def test_no_iteration_looks_at_the_data(solver):
     # Tensors on "meta" have shapes and no values: whatever waits for a value raises there.
     image = torch.empty(2, *SHAPE, device="meta")
-    with pytest.raises((RuntimeError, NotImplementedError)):
+    with pytest.raises(RuntimeError):
         bool(image.sum() > 0)
     solver = solver(lambda x: (x.square().sum((1, 2, 3)), {}), image, first_step=0.05, curvature=None, history=3)
     for _ in range(5):
