@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video import pixels
-from nst_video.encoders import Encoder, Vgg
+from nst_video.encoders import Encoder, Vgg, mixed
 from nst_video.inplace import InplaceVgg
 from nst_video.kernels import kernels
 from nst_video.padded import PaddedVgg, Seen
@@ -118,11 +118,11 @@ class Direct:
                 continue
             features = self.network.activations(seen, position).float()
             if basis is not None:
-                features = torch.einsum("ij,ljhw->lihw", basis, features)
+                features = mixed(basis, features)
             gap = features - target
             each.append(factor * torch.linalg.vector_norm(gap, dim=(1, 2, 3)).square())
             gradient = gap * (2 * factor)[:, None, None, None]
-            gradients[position] = gradient if basis is None else torch.einsum("ij,lihw->ljhw", basis, gradient)
+            gradients[position] = gradient if basis is None else mixed(basis.mT, gradient)
         return torch.stack(each).sum(0), gradients
 
     def _pixels(self, image: Tensor, gradient: Tensor) -> dict[str, Tensor]:
@@ -142,10 +142,10 @@ class Direct:
 
 def _style_gaps(matrices: Iterable[tuple[Tensor, Tensor, float]]) -> Tensor:
     """The sum of squares of share x sums - target, (layers, L), of (sums (L, N, N), target (1 or L, N, N), share)."""
-    gaps = [torch.sub(share * sums, target) for sums, target, share in matrices]
+    gaps = [torch.sub(target, sums, alpha=share) for sums, target, share in matrices]
     return torch.stack([torch.linalg.vector_norm(gap, dim=(1, 2)) for gap in gaps]).square()
 
 
 def _style_slope(sums: Tensor, target: Tensor, share: float, factor: Tensor, dtype: torch.dtype) -> Tensor:
     """factor (L,) times share x sums - target, (L, N, N)."""
-    return (torch.sub(share * sums, target) * factor[:, None, None]).to(dtype)
+    return (torch.sub(target, sums, alpha=share) * -factor[:, None, None]).to(dtype)

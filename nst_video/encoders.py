@@ -99,6 +99,11 @@ class Encoder(nn.Module):
         return taps if native else {name: tap.float() for name, tap in taps.items()}
 
 
+def mixed(matrix: Tensor, features: Tensor) -> Tensor:
+    """The channels of features (B, C, h, w) times a matrix (C', C): (B, C', h, w), channels last in memory."""
+    return (features.permute(0, 2, 3, 1) @ matrix.mT).permute(0, 3, 1, 2)
+
+
 class Vgg(nn.Module):
     """The convolutions of a VGG up to the deepest asked layer; every tap is a ReLU output.
 

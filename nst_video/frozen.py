@@ -3,10 +3,11 @@
 Written out, an evaluation takes and keeps less than what autograd makes of the same steps: nothing is kept for
 gradients of weights that nobody asks for, borders are folded back without a copy, and the way back is a convolution
 like the way there, which libraries compute faster than the transposed one of the same layer. CPUs in float32 compute
-the wide layers by fewer multiplications (`winograd.py`).
+the wide layers by fewer multiplications (`winograd.py`) where pictures are large enough to pay for it.
 """
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -40,12 +41,12 @@ def fold(gradient: Tensor, rows: int, columns: int) -> Tensor:
     height, width = gradient.shape[2] - 2 * rows, gradient.shape[3] - 2 * columns
     across = gradient[..., columns : columns + width]
     for margin in range(columns):
-        across[..., 0] += gradient[..., margin]
-        across[..., -1] += gradient[..., -1 - margin]
+        across[..., 0].add_(gradient[..., margin])
+        across[..., -1].add_(gradient[..., -1 - margin])
     inner = across[..., rows : rows + height, :]
     for margin in range(rows):
-        inner[..., 0, :] += across[..., margin, :]
-        inner[..., -1, :] += across[..., -1 - margin, :]
+        inner[..., 0, :].add_(across[..., margin, :])
+        inner[..., -1, :].add_(across[..., -1 - margin, :])
     return inner
 
 
@@ -94,7 +95,41 @@ class PlainKernel:
         return F.conv2d(x, self.weight, bias, padding=margin)
 
 
-Kernel = PlainKernel | WinogradKernel
+class EitherKernel:
+    """A 3x3 convolution by fewer multiplications where there are places enough, as torch computes it elsewhere. Each of
+    the two is made when it is first needed.
+    """
+
+    def __init__(self, plain: Callable[[], PlainKernel], fewer: Callable[[], WinogradKernel]) -> None:
+        """plain, fewer: make the two."""
+        self._plain, self._fewer = plain, fewer
+
+    @staticmethod
+    def of(weight: Tensor) -> "EitherKernel":
+        """weight: (C', C, 3, 3)."""
+        return EitherKernel(partial(PlainKernel, weight), partial(WinogradKernel.of, weight))
+
+    @cached_property
+    def plain(self) -> PlainKernel:
+        """For few places."""
+        return self._plain()
+
+    @cached_property
+    def fewer(self) -> WinogradKernel:
+        """For many places."""
+        return self._fewer()
+
+    def turned(self, share: float = 1.0) -> "EitherKernel":
+        """The kernel that takes gradients back, times `share`."""
+        return EitherKernel(lambda: self.plain.turned(share), lambda: self.fewer.turned(share))
+
+    def __call__(self, x: Tensor, bias: Tensor | None = None, *, margin: int, replicated: bool = False) -> Tensor:
+        """See PlainKernel."""
+        kernel = self.fewer if winograd.pays(self.plain.weight, x, margin) else self.plain
+        return kernel(x, bias, margin=margin, replicated=replicated)
+
+
+Kernel = PlainKernel | WinogradKernel | EitherKernel
 
 
 class _ConvolutionFunction(torch.autograd.Function):
@@ -148,7 +183,7 @@ class FrozenConvolution(nn.Conv2d):
     def kernel(self) -> Kernel:
         """The way there."""
         weight = self.weight.detach()
-        return WinogradKernel.of(weight) if winograd.pays(weight) else PlainKernel(weight)
+        return EitherKernel.of(weight) if winograd.suits(weight) else PlainKernel(weight)
 
     @cached_property
     def turned(self) -> Kernel:

@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 from .errors import UsageError
 
-# Channels on both sides from which on a CPU computes a convolution in float32 by fewer multiplications (winograd.py);
-# with less, transforming takes as long as multiplying: scripts/bench_convolution.py.
+# Channels on both sides from which on a CPU computes a convolution in float32 by fewer multiplications (winograd.py)
+# where places are many; with less, transforming takes as long as multiplying: scripts/bench_convolution.py.
 WIDE = 128
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nst_video import losses
 from nst_video.direct import NETWORKS, Direct, activations, can_evaluate
-from nst_video.encoders import Encoder
+from nst_video.encoders import Encoder, mixed
 from nst_video.options import LookOptions
 
 
@@ -176,7 +176,7 @@ def _per_lane(weight: float | Tensor, content: Tensor) -> Tensor:
 def in_basis(encoder: Encoder, features: Mapping[str, Tensor], layer: str) -> Tensor:
     """Activations (L, C, h, w) of `layer` in the encoder's basis, in which distances are meant, float32."""
     found = features[layer].float()
-    return torch.einsum("ij,ljhw->lihw", encoder.bases[layer], found) if layer in encoder.bases else found
+    return mixed(encoder.bases[layer], found) if layer in encoder.bases else found
 
 
 def style_statistics(encoder: Encoder, features: Mapping[str, Tensor], layer: str) -> Tensor:

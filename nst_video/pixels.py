@@ -34,10 +34,11 @@ def _add_total_variation(gradient: Tensor, image: Tensor, weight: Tensor) -> Ten
     found = weight * (_energy(across) + _energy(down))
     across *= _twice(weight)
     down *= _twice(weight)
-    gradient[..., 1:] += across
-    gradient[..., :-1] -= across
-    gradient[..., 1:, :] += down
-    gradient[..., :-1, :] -= down
+    # By methods: `gradient[..., 1:] += across` copies the part onto itself once more.
+    gradient[..., 1:].add_(across)
+    gradient[..., :-1].sub_(across)
+    gradient[..., 1:, :].add_(down)
+    gradient[..., :-1, :].sub_(down)
     return found
 
 

@@ -23,12 +23,22 @@ _TAPS, _OUT, _IN = 3, 4, 6  # of the kernel, of a patch of outputs, of the input
 _ROOT = math.sqrt(0.5)
 _POINTS = (0.0, _ROOT, -_ROOT, 1 / _ROOT, -1 / _ROOT)  # and infinity
 _RECIPROCAL = (5, 3, 4, 1, 2, 0)  # the place of 1/p in (*_POINTS, infinity)
+_FEWEST = 2000  # patches times channels, a and b on the two sides counted as a b / (a + b)
 _AT_A_TIME = 8 << 20  # bytes that are transformed at a time, to stay in a cache
 
 
-def pays(weight: Tensor) -> bool:
-    """Whether a convolution (C', C, 3, 3) is quicker this way."""
+def suits(weight: Tensor) -> bool:
+    """Whether a convolution (C', C, 3, 3) is quicker this way for pictures that are large enough."""
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape[:2]) >= WIDE
+
+
+def pays(weight: Tensor, x: Tensor, margin: int) -> bool:
+    """Whether it is for an input (B, C, H, W): the 36 kernels have to be read from memory for however few patches, and
+    patches transformed for however few channels. Other pictures beside one do not change how it is computed.
+    """
+    rows, columns = (-(-(side + 2 * margin - 2) // _OUT) for side in x.shape[2:])
+    outputs, channels = weight.shape[:2]
+    return rows * columns * outputs * channels >= _FEWEST * (outputs + channels)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from tiny import relative_error
 
 from nst_video import winograd
-from nst_video.frozen import FrozenConvolution, PlainKernel
+from nst_video.frozen import EitherKernel, FrozenConvolution, PlainKernel
 from nst_video.winograd import WinogradKernel
 
 WIDE = (160, 128)  # channels out of and into a layer that is computed this way
@@ -76,8 +76,27 @@ def test_wide_layers_in_float32_are_computed_this_way():
     def kind(out, channels, dtype=torch.float32):
         return type(FrozenConvolution(channels, out, replicated=True).to(dtype).kernel)
 
-    assert kind(*WIDE) is WinogradKernel
+    assert kind(*WIDE) is EitherKernel
     assert {kind(*WIDE, torch.bfloat16), kind(160, 64), kind(64, 160)} == {PlainKernel}
+
+
+def test_few_places_are_computed_as_torch_does_alone_or_in_a_batch(monkeypatch):
+    kernel, used = EitherKernel.of(random(*WIDE, 3, 3)), []
+    monkeypatch.setattr(PlainKernel, "__call__", lambda *_, **__: used.append("plain"))
+    monkeypatch.setattr(WinogradKernel, "__call__", lambda *_, **__: used.append("fewer"))
+    for lanes, side in ((1, 16), (4, 16), (1, 28)):
+        kernel(random(lanes, WIDE[1], side, side), margin=1)
+        kernel.turned()(random(lanes, WIDE[0], side, side), margin=1)
+    assert used == ["plain"] * 4 + ["fewer"] * 2
+
+
+@pytest.mark.parametrize("side", [8, 40])
+def test_either_way_turned_it_takes_gradients_back(side):
+    weight, x = random(*WIDE, 3, 3) / 30, random(1, WIDE[1], side, side).double().requires_grad_()
+    y = F.conv2d(x, weight.double(), padding=1)
+    gradient = random(*y.shape, seed=2)
+    (wanted,) = torch.autograd.grad(y, x, 0.25 * gradient.double())
+    assert relative_error(EitherKernel.of(weight).turned(0.25)(gradient, margin=1), wanted) < 3e-6
 
 
 def test_a_wide_frozen_layer_is_what_autograd_makes_of_the_steps():
