@@ -33,7 +33,7 @@ from distillation import pictures
 from distillation.rounds import Memory, paint
 from distillation.student import BETWEEN, TAPS, Student, Teacher, begin_as_teacher
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nst_video.encoders import load_encoder
@@ -44,7 +44,7 @@ from nst_video.options import MachineOptions
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = {"features": 1.0, "grams": 1.0, "changes": 0.5}  # of the losses
 REPORT_EVERY, SAVE_EVERY = 50, 500  # steps
-DENSEST = 32  # places along a side of a layer that are compared one by one
+DENSEST = 28  # places along a side of a layer that are compared one by one
 HELD_OUT, HELD_OUT_SEED = 16, 2**32  # crops
 AVERAGE = 0.999  # decay of the weights' exponential average
 
@@ -57,7 +57,7 @@ class Schedule:
     crops: int = 4  # pictures in a batch
     pairs: int = 2  # pairs of moments of painted ones, so twice as many pictures
     side: int = 112  # pixels
-    rate: float = 1e-3  # Adam's, at its highest
+    rate: float = 1e-3  # of the optimisers, at its highest
     paint_every: int = 150  # steps
     painted: int = 6  # pictures at a time
     room: int = 1500  # pairs remembered
@@ -70,23 +70,76 @@ QUICK = Schedule(steps=60, crops=2, pairs=1, side=64, paint_every=20, painted=2,
 # Device -> what it gets done in a sitting: a few hours on a CPU, minutes on a GPU.
 SCHEDULES = {
     "cpu": Schedule(steps=24000),
-    "cuda": Schedule(steps=48000, crops=8, pairs=4, side=144, rate=1.5e-3, paint_every=800, painted=24, workers=6),
+    "cuda": Schedule(steps=48000, crops=8, pairs=4, side=144, paint_every=800, painted=24, workers=6),
 }
 
 
+class Optimisers:
+    """Muon for matrices, of which a kernel (C', C, 3, 3) is one with C' rows; Adam for biases and for the first kernel,
+    whose inputs are three.
+
+    Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon/) makes all directions of a step equally long, so what
+    tells little is learnt as quickly as what tells much.
+    """
+
+    def __init__(self, student: Student) -> None:
+        self.kernels: list[tuple[nn.Parameter, nn.Parameter]] = []  # and as matrices, of the same memory
+        rest: list[nn.Parameter] = []
+        for parameter in student.parameters():
+            if parameter.ndim == 4 and parameter.shape[1] > 3:
+                self.kernels.append((parameter, nn.Parameter(as_matrix(parameter.detach()))))
+            elif parameter.ndim != 2:
+                rest.append(parameter)
+        self.student = student
+        matrices = [matrix for _, matrix in self.kernels]
+        self.both: dict[str, torch.optim.Optimizer] = {
+            "muon": torch.optim.Muon(
+                [*matrices, *student.maps.parameters()], weight_decay=0, adjust_lr_fn="match_rms_adamw"
+            ),
+            "adam": torch.optim.Adam(rest, betas=(0.9, 0.99)),
+        }
+
+    def step(self, rate: float) -> None:
+        """Follow the gradients of the student's parameters."""
+        nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        for kernel, matrix in self.kernels:
+            assert kernel.grad is not None
+            matrix.grad = as_matrix(kernel.grad)
+        for optimiser in self.both.values():
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of both."""
+        return {name: optimiser.state_dict() for name, optimiser in self.both.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What `state_dict` gave."""
+        for name, optimiser in self.both.items():
+            optimiser.load_state_dict(state[name])
+
+
+def as_matrix(kernel: Tensor) -> Tensor:
+    """(C', C, 3, 3), channels last -> (C', 9 C), of the same memory."""
+    return kernel.permute(0, 2, 3, 1).flatten(1)
+
+
 class Captured:
-    """A step of training as a CUDA graph: of many small kernels, most of the time is spent on asking for them."""
+    """Losses and gradients of a step as a CUDA graph: of many small kernels, most of the time is spent on asking for
+    them.
+    """
 
     WARM_UP = 3  # steps before it is recorded
 
-    def __init__(self, learn: Callable[[Tensor], dict[str, Tensor]]) -> None:
-        self.learn, self.runs = learn, 0
+    def __init__(self, differentiate: Callable[[Tensor], dict[str, Tensor]]) -> None:
+        self.differentiate, self.runs = differentiate, 0
         self.graph = torch.cuda.CUDAGraph()
         self.image: Tensor | None = None
         self.losses: dict[str, Tensor] = {}
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
-        """One step on an image that has the same shape each time; what it gives belongs to the caller."""
+        """Of an image that has the same shape each time; what it gives belongs to the caller."""
         if self.image is None:
             self.image = torch.empty_like(image)
         self.image.copy_(image)
@@ -96,7 +149,7 @@ class Captured:
         if not self.losses:
             # Records, and does nothing else. Other threads may go on asking the device for memory.
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.losses = self.learn(self.image)
+                self.losses = self.differentiate(self.image)
         self.graph.replay()
         return {name: value.clone() for name, value in self.losses.items()}
 
@@ -105,13 +158,13 @@ class Captured:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            losses = self.learn(image)
+            losses = self.differentiate(image)
         torch.cuda.current_stream().wait_stream(stream)
         return losses
 
 
 class Training:
-    """The student, its average, the optimiser, and everything random; `save` and `resume` carry all of it."""
+    """The student, its average, the optimisers, and everything random; `save` and `resume` carry all of it."""
 
     def __init__(self, arguments: argparse.Namespace, schedule: Schedule, crops: pictures.Crops) -> None:
         self.schedule, self.crops, self.device = schedule, crops, arguments.device
@@ -127,13 +180,9 @@ class Training:
         if self.name in BETWEEN:
             begin_as_teacher(self.student, self.teacher, self.name, batches)
         self.average = deepcopy(self.student).requires_grad_(False)
+        self.optimisers = Optimisers(self.student)
         on_cuda = str(self.device).startswith("cuda")
-        # On the device, where a CUDA graph reads them: the learning rate, and the share of a step in the average.
-        self.rate, self.newness = (torch.tensor(value, device=self.device) for value in (schedule.rate, 1.0))
-        self.optimiser = torch.optim.Adam(
-            self.student.parameters(), lr=self.rate, betas=(0.9, 0.99), capturable=on_cuda, fused=on_cuda, foreach=False
-        )
-        self.updates = Captured(self._learn) if on_cuda else self._learn
+        self.differentiate = Captured(self._differentiate) if on_cuda else self._differentiate
         self.memory = Memory(schedule.room, schedule.side, self.device)
         self.step = 0
 
@@ -143,9 +192,9 @@ class Training:
             if self.step % self.schedule.paint_every == 0 or not self.memory.count:
                 self._paint()
             image = torch.cat([self.memory.sample(self.schedule.pairs, self.rng), crops.to(self.device)])
-            self.rate.fill_(rate_at(self.step / self.schedule.steps, self.schedule.rate))
-            self.newness.fill_(1 - min(AVERAGE, (2 + self.step) / (11 + self.step)))
-            losses = self.updates(image)
+            losses = self.differentiate(image)
+            self.optimisers.step(rate_at(self.step / self.schedule.steps, self.schedule.rate))
+            self._keep_average()
             self.step += 1  # before the caller may stop or save
             yield losses
 
@@ -167,18 +216,19 @@ class Training:
         schedule, encoder = self.schedule, self.student.as_encoder(self.device)
         paint(encoder, self.crops, self.memory, schedule.painted, schedule.side, self.rng)
 
-    def _learn(self, image: Tensor) -> dict[str, Tensor]:
-        """One step on pairs of moments and crops, as far as a CUDA graph can hold it."""
+    def _differentiate(self, image: Tensor) -> dict[str, Tensor]:
+        """The losses of pairs of moments and crops, and by them the gradients of the student's parameters."""
         losses = distances(self.student, self.teacher(image), image, self.schedule.pairs)
         total = torch.stack([weight * losses[name] for name, weight in WEIGHTS.items()]).sum()
-        self.optimiser.zero_grad()
+        self.student.zero_grad()
         total.backward()
-        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        self.optimiser.step()
-        with torch.no_grad():
-            for kept, new in zip(self.average.parameters(), self.student.parameters(), strict=True):
-                kept.lerp_(new, self.newness)
         return {name: value.detach() for name, value in losses.items()} | {"total": total.detach()}
+
+    @torch.no_grad()
+    def _keep_average(self) -> None:
+        newness = 1 - min(AVERAGE, (2 + self.step) / (11 + self.step))
+        for kept, new in zip(self.average.parameters(), self.student.parameters(), strict=True):
+            kept.lerp_(new, newness)
 
     def held_out(self) -> dict[str, Tensor]:
         """The averaged student's losses on crops that are the same each time."""
@@ -197,7 +247,7 @@ class Training:
                 "step": self.step,
                 "student": self.student.state_dict(),
                 "average": self.average.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimisers": self.optimisers.state_dict(),
                 "memory": {"pairs": self.memory.kept(), "count": self.memory.count},
                 "rng": json.dumps(self.rng.bit_generator.state),
             },
@@ -218,8 +268,7 @@ class Training:
         self.step = state["step"]
         self.student.load_state_dict(state["student"])
         self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.optimiser.param_groups[0]["lr"] = self.rate
+        self.optimisers.load_state_dict(state["optimisers"])
         self.rng.bit_generator.state = json.loads(state["rng"])
         self.memory.restore(**state["memory"])
 
@@ -236,10 +285,12 @@ def distances(student: Student, wanted: dict[str, Tensor], image: Tensor, pairs:
     for layer, whole in wanted.items():
         matrix, grid = student.maps[layer], subgrid(whole.shape[-1])
         target = whole[..., grid, grid]
-        error = F.conv2d(own[layer][..., grid, grid], matrix[:, :, None, None]) - target
+        # What bfloat16 rounds away of the products is little beside what the student misses.
+        with torch.autocast(image.device.type, torch.bfloat16, cache_enabled=False):
+            error = F.conv2d(own[layer][..., grid, grid], matrix[:, :, None, None]) - target
+            grams.append(relative_style(matrix @ gram(own[layer]).mean @ matrix.mT, gram(whole).mean).mean())
         each = error.square().mean((1, 2, 3)) / target.square().mean((1, 2, 3)).clamp_min(1e-3)
         features.append(each.mean())
-        grams.append(relative_style(matrix @ gram(own[layer]).mean @ matrix.mT, gram(whole).mean).mean())
         apart = target[:pairs] - target[pairs : 2 * pairs]
         missed = error[:pairs] - error[pairs : 2 * pairs]
         changes.append((missed.square().mean((1, 2, 3)) / apart.square().mean((1, 2, 3)).clamp_min(1e-3)).mean())
