@@ -261,7 +261,7 @@ ENCODERS: Mapping[str, Pretrained] = MappingProxyType(
             CENTRED,
             Embedded(
                 Path(__file__).parent / "weights" / "slim.safetensors",
-                "365e42b5b187ea55dfa9b4b5344a185f37d7e11eabe3980bc7a33786157e6238",
+                "c3f4f4cb15c4ee951ff5ae98bef7e3dd66c48dfa24b526a050d96586dfaf0c21",
             ),
             "distilled from vgg19 by scripts/distill.py: CC BY 4.0, K. Simonyan and A. Zisserman, and nst-video (MIT)",
         ),

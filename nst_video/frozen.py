@@ -100,14 +100,17 @@ class EitherKernel:
     the two is made when it is first needed.
     """
 
-    def __init__(self, plain: Callable[[], PlainKernel], fewer: Callable[[], WinogradKernel]) -> None:
-        """plain, fewer: make the two."""
-        self._plain, self._fewer = plain, fewer
+    def __init__(
+        self, channels: tuple[int, int], plain: Callable[[], PlainKernel], fewer: Callable[[], WinogradKernel]
+    ) -> None:
+        """channels: out of and into it. plain, fewer: make the two."""
+        self.channels, self._plain, self._fewer = channels, plain, fewer
 
     @staticmethod
     def of(weight: Tensor) -> "EitherKernel":
         """weight: (C', C, 3, 3)."""
-        return EitherKernel(partial(PlainKernel, weight), partial(WinogradKernel.of, weight))
+        channels = weight.shape[0], weight.shape[1]
+        return EitherKernel(channels, partial(PlainKernel, weight), partial(WinogradKernel.of, weight))
 
     @cached_property
     def plain(self) -> PlainKernel:
@@ -121,11 +124,12 @@ class EitherKernel:
 
     def turned(self, share: float = 1.0) -> "EitherKernel":
         """The kernel that takes gradients back, times `share`."""
-        return EitherKernel(lambda: self.plain.turned(share), lambda: self.fewer.turned(share))
+        channels = self.channels[1], self.channels[0]
+        return EitherKernel(channels, lambda: self.plain.turned(share), lambda: self.fewer.turned(share))
 
     def __call__(self, x: Tensor, bias: Tensor | None = None, *, margin: int, replicated: bool = False) -> Tensor:
         """See PlainKernel."""
-        kernel = self.fewer if winograd.pays(self.plain.weight, x, margin) else self.plain
+        kernel = self.fewer if winograd.pays(*self.channels, x, margin) else self.plain
         return kernel(x, bias, margin=margin, replicated=replicated)
 
 

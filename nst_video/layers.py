@@ -79,7 +79,7 @@ def _inception_v3_layers() -> dict[str, Layer]:
 _VGG19 = _vgg_layers(((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4))
 # Half the time of a layer at full size is moving its channels through memory, so there is one, and it is narrow; a deep
 # one costs little, and what the deepest tap lacks in width shows most in the pictures.
-_SLIM = _vgg_layers(((16,), (32,), (64, 64, 64), (128, 128, 192), (256,)))
+_SLIM = _vgg_layers(((16,), (32,), (64, 64), (128, 128, 192), (256,)))
 
 # Encoder -> its layers from shallow to deep.
 ENCODER_LAYERS: Mapping[str, Mapping[str, Layer]] = MappingProxyType(

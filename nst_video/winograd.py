@@ -32,12 +32,12 @@ def suits(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape[:2]) >= WIDE
 
 
-def pays(weight: Tensor, x: Tensor, margin: int) -> bool:
-    """Whether it is for an input (B, C, H, W): the 36 kernels have to be read from memory for however few patches, and
-    patches transformed for however few channels. Other pictures beside one do not change how it is computed.
+def pays(outputs: int, channels: int, x: Tensor, margin: int) -> bool:
+    """Whether it is with so many channels out of and into it, for an input (B, C, H, W): the 36 kernels have to be read
+    from memory for however few patches, and patches transformed for however few channels. Other pictures beside one do
+    not change how it is computed.
     """
     rows, columns = (-(-(side + 2 * margin - 2) // _OUT) for side in x.shape[2:])
-    outputs, channels = weight.shape[:2]
     return rows * columns * outputs * channels >= _FEWEST * (outputs + channels)
 
 

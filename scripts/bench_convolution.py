@@ -65,7 +65,7 @@ def row(layer: FrozenConvolution, x: Tensor, rounds: int) -> str:
     plain, fewer = (error(way, x, exact) for way in ways)
     channels, size = f"{x.shape[1]}-{gradient.shape[1]}", f"{x.shape[3]}x{x.shape[2]}"
     faster = (there[0] + back[0]) / (there[1] + back[1])
-    mark = "*" if suits(layer.weight) and pays(layer.weight, x, 1) else " "
+    mark = "*" if suits(layer.weight) and pays(*layer.weight.shape[:2], x, 1) else " "
     times = f"{there[0]:6.1f} {there[1]:6.1f} | {back[0]:6.1f} {back[1]:6.1f}"
     return f"{mark} {channels:>7} {size:>8} | {times} | {faster:.2f} | {plain:.1e} {fewer:.1e}"
 

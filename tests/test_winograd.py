@@ -90,6 +90,14 @@ def test_few_places_are_computed_as_torch_does_alone_or_in_a_batch(monkeypatch):
     assert used == ["plain"] * 4 + ["fewer"] * 2
 
 
+@pytest.mark.parametrize(("side", "made", "not_made"), [(8, "plain", "fewer"), (40, "fewer", "plain")])
+def test_only_the_way_that_is_taken_is_made(side, made, not_made):
+    kernel = EitherKernel.of(random(*WIDE, 3, 3)).turned()
+    kernel(random(1, WIDE[0], side, side), margin=1)
+    assert made in vars(kernel)
+    assert not_made not in vars(kernel)
+
+
 @pytest.mark.parametrize("side", [8, 40])
 def test_either_way_turned_it_takes_gradients_back(side):
     weight, x = random(*WIDE, 3, 3) / 30, random(1, WIDE[1], side, side).double().requires_grad_()

@@ -39,9 +39,9 @@ TAPS: Mapping[str, Mapping[str, str]] = {
 }
 # Student layers between the taps -> the teacher layers they start out as.
 BETWEEN = {
-    "vgg19": {"relu3_2": "relu3_2", "relu3_3": "relu3_4", "relu4_3": "relu4_4"},
-    "vgg19-tv": {"relu3_2": "relu3_2", "relu3_3": "relu3_4", "relu4_3": "relu4_4"},
-    "vgg16": {"relu3_2": "relu3_2", "relu3_3": "relu3_3", "relu4_3": "relu4_3"},
+    "vgg19": {"relu3_2": "relu3_4", "relu4_3": "relu4_4"},
+    "vgg19-tv": {"relu3_2": "relu3_4", "relu4_3": "relu4_4"},
+    "vgg16": {"relu3_2": "relu3_3", "relu4_3": "relu4_3"},
 }
 RIDGE = 1e-4  # of the mean energy of a patch, in the least squares fits
 
