@@ -258,6 +258,8 @@ class Training:
     def resume(self, path: Path) -> None:
         """Go on from a file that `save` wrote."""
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        if "optimisers" not in state:
+            raise SystemExit(f"{path} was written by an earlier version of this script; name another folder")
         if state["teacher"] != self.name:
             raise SystemExit(f"{path} is of a student of {state['teacher']}; name another folder for {self.name}")
         if state["side"] != self.schedule.side:

@@ -98,6 +98,16 @@ def test_a_state_of_another_teacher_is_refused(distill, crops, tmp_path):
         training(distill, crops).resume(tmp_path / "state.pt")
 
 
+def test_a_state_of_an_earlier_version_is_refused(distill, crops, tmp_path):
+    begun = training(distill, crops, steps=1)
+    begun.save(tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    state["optimiser"] = state.pop("optimisers")
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(SystemExit, match="earlier version of this script; name another folder"):
+        begun.resume(tmp_path / "state.pt")
+
+
 def test_the_basis_keeps_the_distances_of_the_map_it_comes_from(distill):
     student = distill.Student("vgg19")
     grams = [torch.randn(1, 256, 256) for _ in range(2)]
