@@ -28,6 +28,7 @@ from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, chos
 from nst_video.stepreport import StepReport, report_of
 from nst_video.teacher import Statistics, Teacher
 from nst_video.tiled import TiledObjective, gram_sums
+from nst_video.tiles import ALIGNED, can_be_cut
 
 _COARSEST = 128  # long side in pixels of the first scale: there a receptive field spans long strokes
 _SCALE_STEP = math.sqrt(2)
@@ -35,6 +36,7 @@ _FIRST_STEP = 0.05  # root-mean-square change of a pixel, in [0, 1], while nothi
 _LOOK_EVALUATIONS = 14  # of a first frame, between looks of the teacher
 _LOOK_FRAMES = 2  # later frames between looks of the teacher
 _TAKEN = 0.7  # of a new correction, against the one before: less overshoots less
+_STYLE_PART = 640  # pixels along a side of a style picture that are always looked at in one piece
 _CAREFUL = 0.2  # of that, when the first attempt gave values that are not finite
 
 
@@ -237,7 +239,8 @@ class Stylizer:
         """The mix of the styles' Gram matrices (1, N, N), as the teacher sees them or as the encoder does."""
         side = max(self.smallest_side, round(max(image.shape[-2:]) * self.look.style_scale))
         if (side, taught) not in self._grams:
-            self._grams[side, taught] = [self._statistics(self._at(style, side), taught) for style in self.styles]
+            tile = self._style_tile(image)
+            self._grams[side, taught] = [self._statistics(self._at(style, side), taught, tile) for style in self.styles]
         mix = controls.style_mix or self.mix
         pairs = list(zip([weight / sum(mix) for weight in mix], self._grams[side, taught], strict=True))
         return {
@@ -251,11 +254,20 @@ class Stylizer:
         factor = max(long_side / max(height, width), self.smallest_side / min(height, width))
         return resize(style, (round(height * factor), round(width * factor)))
 
+    def _style_tile(self, image: Tensor) -> int | None:
+        """The long side of the parts in which style pictures are looked at beside `image`: of more pixels than that
+        has, such as of squares beside wide frames or with a large scale, no memory has been planned for.
+        """
+        if not can_be_cut(self.encoder.name, self.encoder.layers):
+            return self.effort.tile
+        side = max(_STYLE_PART, math.isqrt(image.shape[-2] * image.shape[-1]) // ALIGNED * ALIGNED)
+        return min(side, self.effort.tile or side)
+
     @torch.no_grad()
-    def _statistics(self, style: Tensor, taught: bool) -> Statistics:
+    def _statistics(self, style: Tensor, taught: bool, tile: int | None) -> Statistics:
         if taught and self.teacher:
-            return self.teacher.statistics(style)
-        found = gram_sums(self.encoder, style, self.look.style_layers, self.effort.tile)
+            return self.teacher.statistics(style, tile)
+        found = gram_sums(self.encoder, style, self.look.style_layers, tile)
         return {layer: style_of(self.encoder, gram.mean, layer) for layer, gram in found.items()}
 
     def _remember(

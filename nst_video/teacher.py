@@ -31,9 +31,10 @@ class Teacher:
         self.origins = {layer: pupil.origins[layer] for layer in layers if layer in pupil.origins}
 
     @torch.no_grad()
-    def statistics(self, image: Tensor) -> Statistics:
-        """P G P' of every layer to judge, for images (L, 3, H, W)."""
-        found = gram_sums(self.encoder, image, [origin.layer for origin in self.origins.values()], self.tile)
+    def statistics(self, image: Tensor, tile: int | None = None) -> Statistics:
+        """P G P' of every layer to judge, for images (L, 3, H, W). tile: instead of that of all pictures."""
+        layers = [origin.layer for origin in self.origins.values()]
+        found = gram_sums(self.encoder, image, layers, tile or self.tile)
         return {
             layer: origin.projection @ found[origin.layer].mean @ origin.projection.mT
             for layer, origin in self.origins.items()

@@ -52,7 +52,8 @@ def cells(length: int, tile: int, overlap: int, grid: int) -> list[Cell]:
 
 def can_be_cut(encoder: str, layers: Iterable[str]) -> bool:
     """Whether it is known how far these layers see, so that tiles give the same as the picture in one piece."""
-    return all(_entry(encoder, layer).reach is not None for layer in check_layers(encoder, layers))
+    known = encoder in ENCODER_LAYERS
+    return known and all(_entry(encoder, layer).reach is not None for layer in check_layers(encoder, layers))
 
 
 def grid_of(encoder: str, layers: Iterable[str]) -> int:

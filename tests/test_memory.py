@@ -7,14 +7,15 @@ import torch
 from media import make_video
 from tiny import picture
 
-from nst_video import jobwriter, memory, render
+from nst_video import jobwriter, memory, render, stylizer
 from nst_video.budget import Need, choose, readable
 from nst_video.cli import main
+from nst_video.controls import Controls
 from nst_video.encoders import load_encoder
 from nst_video.errors import ResourceError, Stopped, UsageError
 from nst_video.job import read_job
 from nst_video.motion import Motion
-from nst_video.objective import FrameObjective, Past, Weights, style_statistics
+from nst_video.objective import FrameObjective, Past, Weights, style_of, style_statistics
 from nst_video.optimizers import minimise
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
 from nst_video.plan import Plan, make_plan
@@ -128,6 +129,20 @@ def test_a_teacher_sees_the_same_in_tiles():
     whole, tiled = (load_teacher(pupil, LOOK.style_layers, tile=tile).statistics(image) for tile in (None, 256))
     for layer, gram in whole.items():
         assert off(tiled[layer], gram) < 1e-3
+
+
+def test_no_more_of_a_style_picture_is_looked_at_at_a_time_than_a_frame_has(monkeypatch):
+    monkeypatch.setattr(stylizer, "_STYLE_PART", 256)
+    network, frame = encoder(), picture(1, 320, 512)
+    painter = Stylizer(network, [(picture(4, 512, 512), 1.0)], effort=EffortOptions(encoder="slim"))
+    whole = gram_sums(network, painter.styles[0], LOOK.style_layers)
+    seen = []
+    network.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[2] * given[0].shape[3]))
+    found = painter.targets(frame, Controls(), {})
+    assert len(seen) > 1
+    assert max(seen) <= 320 * 512
+    for layer, gram in whole.items():
+        assert off(found[layer], style_of(network, gram.mean, layer)) < 1e-5
 
 
 def test_a_frame_is_painted_the_same_in_tiles():
