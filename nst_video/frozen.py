@@ -7,6 +7,7 @@ the wide layers by fewer multiplications (`winograd.py`) where pictures are larg
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from nst_video import winograd
 from nst_video.winograd import WinogradKernel
+
+_NARROW = 4  # channels
 
 
 class _ReplicateFunction(torch.autograd.Function):
@@ -95,6 +98,69 @@ class PlainKernel:
         return F.conv2d(x, self.weight, bias, padding=margin)
 
 
+@dataclass(frozen=True)
+class NarrowKernel:
+    """A 3x3 convolution to few channels: the products of every place, added up where they belong. Libraries compute as
+    many channels as a register holds, of which most would be thrown away.
+
+    weights: of each row of the kernel, (3 C', C), those of one column after the other.
+    """
+
+    weights: tuple[Tensor, Tensor, Tensor]
+
+    @staticmethod
+    def of(weight: Tensor) -> "NarrowKernel":
+        """weight: (C', C, 3, 3)."""
+        top, middle, bottom = (row.permute(2, 0, 1).flatten(0, 1).contiguous() for row in weight.unbind(2))
+        return NarrowKernel((top, middle, bottom))
+
+    def turned(self, share: float = 1.0) -> PlainKernel:
+        """The kernel that takes gradients back, times `share`."""
+        rows = torch.stack(self.weights).unflatten(1, (3, -1))  # (3, 3, C', C): down, across
+        return PlainKernel((share * mirrored(rows.permute(2, 3, 0, 1))).contiguous(memory_format=torch.channels_last))
+
+    def __call__(self, x: Tensor, bias: Tensor | None = None, *, margin: int, replicated: bool = False) -> Tensor:
+        """See PlainKernel; the result is in one piece, channels first."""
+        if replicated:
+            x, margin = F.pad(x, (margin,) * 4, mode="replicate"), 0
+        count, _, height, width = x.shape
+        outputs = len(self.weights[0]) // 3
+        # Rows first, as a product of matrices each, since rows lie one after the other; then columns.
+        sums = x.new_empty((count, 3 * outputs, (height + 2) * width))
+        sums[:, :, : 2 * width] = 0
+        for down, weight in enumerate(self.weights):
+            first, own = (2 - down) * width, 0 if down == 0 else 1  # the first one is written over nothing
+            part = sums[:, :, first : first + height * width]
+            part.baddbmm_(weight.expand(count, -1, -1), x.flatten(2), beta=own)
+        found = x.new_zeros((count, outputs, height + 2, width + 2))
+        for across, columns in enumerate(sums.view(count, 3, outputs, height + 2, width).unbind(1)):
+            found[..., 2 - across : 2 - across + width].add_(columns)
+        cut = 2 - margin
+        found = found[:, :, cut : height + 2 - cut, cut : width + 2 - cut] if cut else found
+        return found if bias is None else found + bias[:, None, None]
+
+
+class PictureKernel:
+    """The 3x3 convolution of a picture as torch computes it, and the way back to its few channels as a NarrowKernel."""
+
+    def __init__(self, weight: Tensor) -> None:
+        """weight: (C', C, 3, 3)."""
+        self.weight, self.plain = weight, PlainKernel(weight)
+
+    @staticmethod
+    def suits(weight: Tensor) -> bool:
+        """Whether the way back of a convolution (C', C, 3, 3) is quicker so."""
+        return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.shape[1] <= _NARROW
+
+    def turned(self, share: float = 1.0) -> NarrowKernel:
+        """The kernel that takes gradients back, times `share`."""
+        return NarrowKernel.of(share * mirrored(self.weight))
+
+    def __call__(self, x: Tensor, bias: Tensor | None = None, *, margin: int, replicated: bool = False) -> Tensor:
+        """See PlainKernel."""
+        return self.plain(x, bias, margin=margin, replicated=replicated)
+
+
 class EitherKernel:
     """A 3x3 convolution by fewer multiplications where there are places enough, as torch computes it elsewhere. Each of
     the two is made when it is first needed.
@@ -133,7 +199,7 @@ class EitherKernel:
         return kernel(x, bias, margin=margin, replicated=replicated)
 
 
-Kernel = PlainKernel | WinogradKernel | EitherKernel
+Kernel = PlainKernel | NarrowKernel | PictureKernel | WinogradKernel | EitherKernel
 
 
 class _ConvolutionFunction(torch.autograd.Function):
@@ -187,7 +253,9 @@ class FrozenConvolution(nn.Conv2d):
     def kernel(self) -> Kernel:
         """The way there."""
         weight = self.weight.detach()
-        return EitherKernel.of(weight) if winograd.suits(weight) else PlainKernel(weight)
+        if winograd.suits(weight):
+            return EitherKernel.of(weight)
+        return PictureKernel(weight) if PictureKernel.suits(weight) else PlainKernel(weight)
 
     @cached_property
     def turned(self) -> Kernel:
