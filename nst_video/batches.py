@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -60,6 +61,7 @@ def state_of(batch: "State", lanes: slice) -> "State":
         and Curvature(**{name: value[lanes] for name, value in vars(batch.curvature).items()}),
         report=report and batch_report(report.lanes[lanes] or (report,)),
         correction={layer: added[lanes] for layer, added in batch.correction.items()},
+        missed=batch.missed.mapped(lambda tensor: tensor[lanes]),
     )
 
 
@@ -76,7 +78,12 @@ def batch_of(states: Sequence["State"]) -> "State":
         else None,
         report=batch_report(reports) if reports else None,
         correction={layer: torch.cat([state.correction[layer] for state in states]) for layer in states[0].correction},
+        missed=reduce(lambda one, other: one.joined(other, _with_lanes_of), (state.missed for state in states)),
     )
+
+
+def _with_lanes_of(one: Tensor, other: Tensor) -> Tensor:
+    return torch.cat([one, other])
 
 
 def _joined(tensors: Sequence[Tensor | None]) -> Tensor | None:

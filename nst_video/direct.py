@@ -2,7 +2,7 @@
 the steps on a GPU, and with less to read and write on a CPU.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,28 +67,55 @@ class Direct:
         """objective: one that `can_evaluate`. network: instead of its device's own."""
         self.objective = objective
         self.position = positions(objective.encoder)
-        asked = (objective.shares, objective.targets)
-        styles, contents = (frozenset(self.position[name] for name in layers) for layers in asked)
+        # What is missed is added to activations, so they are asked for instead of their sums.
+        self.completed = [layer for layer in objective.shares if layer in objective.missed.painting]
+        asked = (objective.shares.keys() - self.completed, {*objective.targets, *self.completed})
+        sums, features = (frozenset(self.position[name] for name in layers) for layers in asked)
         network = network or NETWORKS[objective.device.type]
-        self.network = prepared(objective.encoder, styles, contents, network)
+        self.network = prepared(objective.encoder, sums, features, network)
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Total (L,) at an image (L, 3, H, W), its gradient, and the weighted terms by name."""
         seen = self.network.see(image)
-        style, slopes = self._style(seen)
+        completed = {layer: self._completed(seen, layer) for layer in self.completed}
+        style, slopes = self._style(seen, completed)
         content, gradients = self._content(seen)
+        for layer, features in completed.items():
+            own = self._taken_back(layer, features, slopes.pop(self.position[layer]))
+            gradients[self.position[layer]] = own + gradients.get(self.position[layer], 0)
         gradient = self.network.back(seen, slopes, gradients)
         terms = {"content": content, "style": style} | self._pixels(image, gradient)
         return torch.stack(list(terms.values())).sum(0), gradient, terms
 
-    def _style(self, seen: Seen) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted term, and twice its gradient by the sums F F' of each layer."""
+    def _completed(self, seen: Seen, layer: str) -> Tensor:
+        """Activations (L, C, h, w) in the encoder's basis with what it misses of them, as far as that is known."""
+        objective, basis = self.objective, self.objective.basis(layer)
+        features = self.network.activations(seen, self.position[layer]).float()
+        if basis is not None:
+            features = mixed(basis, features)
+        missed = objective.missed.painting
+        return features + missed[layer] if layer in missed else features
+
+    def _taken_back(self, layer: str, features: Tensor, slope: Tensor) -> Tensor:
+        """The gradient by the encoder's own activations, of `_completed` ones of which twice that by the sums is
+        `slope`.
+        """
+        gradient = (slope @ features.flatten(2)).view_as(features)
+        basis = self.objective.basis(layer)
+        return gradient if basis is None else mixed(basis.mT, gradient)
+
+    def _style(self, seen: Seen, completed: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted term, and twice its gradient by the sums F F' of each layer, in the basis where `completed`."""
         objective, matrices, factors = self.objective, {}, []
         for layer, share in objective.shares.items():
             position, basis = self.position[layer], objective.basis(layer)
-            sums, (height, width) = seen.sums[position], seen.sizes[position]
-            sums = sums if basis is None else basis @ sums @ basis.mT
+            height, width = seen.sizes[position]
+            if layer in completed:
+                flat = completed[layer].flatten(2)
+                sums = flat @ flat.mT
+            else:
+                sums = seen.sums[position] if basis is None else basis @ seen.sums[position] @ basis.mT
             matrices[layer] = (sums, objective.styles[layer], 1 / (height * width))
             factors.append(share / objective.style_energies[layer].expand(len(sums)))
         scaled = objective.weights.style * torch.stack(factors)
@@ -96,8 +123,8 @@ class Direct:
         gaps = single.style_gaps(list(matrices.values())) if single else _style_gaps(matrices.values())
         slopes = {}
         for layer, factor in zip(matrices, scaled, strict=True):
-            basis, dtype = objective.basis(layer), self.network.dtype
-            exact = torch.float32 if basis is not None else dtype
+            basis = None if layer in completed else objective.basis(layer)
+            exact = torch.float32 if layer in completed or basis is not None else self.network.dtype
             sums, target, share = matrices[layer]
             slope = (single.style_slope if single else _style_slope)(sums, target, share, 4 * share * factor, exact)
             slopes[self.position[layer]] = slope if basis is None else basis.mT @ slope @ basis
@@ -111,15 +138,12 @@ class Direct:
             position, basis = self.position[layer], objective.basis(layer)
             count = len(objective.targets) * target[0].numel()
             factor = objective.weights.content / (objective.content_energies[layer] * count)
-            if single and basis is None:
+            if single and basis is None and layer not in objective.missed.painting:
                 y = seen.buffers[position]
                 each.append(factor * single.content_gap(y, target))
                 gradients[position] = single.content_slope(y, target, 2 * factor)
                 continue
-            features = self.network.activations(seen, position).float()
-            if basis is not None:
-                features = mixed(basis, features)
-            gap = features - target
+            gap = self._completed(seen, layer) - target
             each.append(factor * torch.linalg.vector_norm(gap, dim=(1, 2, 3)).square())
             gradient = gap * (2 * factor)[:, None, None, None]
             gradients[position] = gradient if basis is None else mixed(basis.mT, gradient)

@@ -1,8 +1,8 @@
 """The loss of one frame at one size, put together from losses.py with the weights that options and controls give."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -35,6 +35,31 @@ class Past:
     trust: Tensor
 
 
+@dataclass(frozen=True)
+class Missed:
+    """What an encoder does not see that its teacher sees: activations (L, C, h, w) by layer, in its basis, to be added
+    to its own. painting: of an image that was optimised, so of those near it; also says which style layers are compared
+    as the teacher sees them. frame: of the frame it was painted from, for layers of the content.
+    """
+
+    painting: dict[str, Tensor] = field(default_factory=dict)
+    frame: dict[str, Tensor] = field(default_factory=dict)
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Missed":
+        """With a function of every tensor in its place."""
+        return self.joined(self, lambda own, _: function(own))
+
+    def joined(self, other: "Missed", function: Callable[[Tensor, Tensor], Tensor]) -> "Missed":
+        """With a function of every tensor and that of another one."""
+        return Missed(
+            {layer: function(value, other.painting[layer]) for layer, value in self.painting.items()},
+            {layer: function(value, other.frame[layer]) for layer, value in self.frame.items()},
+        )
+
+
+NOTHING = Missed()
+
+
 class FrameObjective:
     """E = alpha content + beta_s style + lambda_tv TV + gamma temporal + range, a value per lane; called with an
     image (L, 3, H, W).
@@ -53,9 +78,12 @@ class FrameObjective:
         styles: Mapping[str, Tensor],
         weights: Weights,
         past: Past | None = None,
+        missed: Missed = NOTHING,
     ):
-        """content: the frame (L, 3, H, W). styles: layer -> target Gram matrix (1 or L, N, N)."""
-        self.encoder, self.styles, self.past, self.look = encoder, styles, past, look
+        """content: the frame (L, 3, H, W). styles: layer -> target Gram matrix (1 or L, N, N), of what is missed too
+        where it is known. missed: at the sizes of the layers.
+        """
+        self.encoder, self.styles, self.past, self.look, self.missed = encoder, styles, past, look, missed
         # On the device: weights that change from frame to frame are values like all others.
         self.weights = Weights(**{name: _per_lane(weight, content) for name, weight in vars(weights).items()})
         self.normaliser = losses.NORMALISERS[look.loss]
@@ -64,8 +92,8 @@ class FrameObjective:
         # Whether the gradient is written out.
         self.direct = self.device.type in NETWORKS and type(self) is FrameObjective and can_evaluate(self)
         with torch.no_grad():
-            self.targets = self._content_targets(content, look.content_layers)
-        self._take_energies()
+            self.seen = self._content_targets(content, look.content_layers)
+        self._take_targets()
 
     def _content_targets(self, content: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """What the layers see in the frame, in the basis of the encoder."""
@@ -73,10 +101,14 @@ class FrameObjective:
         features = activations(self.encoder, content, layers) if on_gpu else self._seen(content)
         return {layer: in_basis(self.encoder, features, layer) for layer in layers}
 
-    def _take_energies(self) -> None:
-        """What the distances of each layer are divided by, which is the same for all images."""
+    def _take_targets(self) -> None:
+        """What the frame's activations are and, where the gradient is written out, what the distances of each layer are
+        divided by: the same for all images.
+        """
         kept = self.direct
         with torch.no_grad():
+            missed = self.missed.frame
+            self.targets = {layer: own + missed[layer] if layer in missed else own for layer, own in self.seen.items()}
             energy = self.normaliser.style_energy
             self.style_energies = {layer: energy(target) for layer, target in self.styles.items() if kept}
             energy = self.normaliser.content_energy
@@ -104,6 +136,7 @@ class FrameObjective:
         found |= {f"content {layer}": value for layer, value in self.targets.items()}
         found |= {f"style energy {layer}": value for layer, value in self.style_energies.items()}
         found |= {f"content energy {layer}": value for layer, value in self.content_energies.items()}
+        found |= {f"missed {layer}": value for layer, value in self.missed.painting.items()}
         return found if self.past is None else found | vars(self.past)
 
     def holding(self) -> "FrameObjective":
@@ -114,6 +147,7 @@ class FrameObjective:
         other.targets = {layer: value.clone() for layer, value in self.targets.items()}
         other.style_energies = {layer: value.clone() for layer, value in self.style_energies.items()}
         other.content_energies = {layer: value.clone() for layer, value in self.content_energies.items()}
+        other.missed = self.missed.mapped(torch.clone)
         other.past = self.past and Past(self.past.warped.clone(), self.past.trust.clone())
         return other
 
@@ -123,17 +157,17 @@ class FrameObjective:
         for name, value in self.tensors().items():
             value.copy_(theirs[name])
 
-    def aimed_at(self, styles: Mapping[str, Tensor]) -> "FrameObjective":
-        """The same with other target Gram matrices (1 or L, N, N)."""
+    def aimed_at(self, styles: Mapping[str, Tensor], missed: Missed | None = None) -> "FrameObjective":
+        """The same with other target Gram matrices (1 or L, N, N), and with something else missed where it is given."""
         other = copy(self)
-        other.styles = styles
-        other._take_energies()
+        other.styles, other.missed = styles, self.missed if missed is None else missed
+        other._take_targets()
         return other
 
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Total (L,) and its weighted terms by name."""
         features = self._seen(image)
-        found = {layer: style_statistics(self.encoder, features, layer) for layer in self.shares}
+        found = {layer: self._statistics(features, layer) for layer in self.shares}
         terms = {
             "content": self.weights.content * self._content(features),
             "style": self.weights.style * self._style_of(found),
@@ -154,9 +188,19 @@ class FrameObjective:
             terms["temporal"] = self.weights.temporal * losses.temporal(image, self.past.warped, self.past.trust)
         return terms
 
+    def _completed(self, features: Mapping[str, Tensor], layer: str) -> Tensor:
+        """Activations in the encoder's basis with what it misses of them, as far as that is known."""
+        own, missed = in_basis(self.encoder, features, layer), self.missed.painting
+        return own + missed[layer] if layer in missed else own
+
+    def _statistics(self, features: Mapping[str, Tensor], layer: str) -> Tensor:
+        if layer in self.missed.painting:
+            return losses.gram(self._completed(features, layer)).mean
+        return style_statistics(self.encoder, features, layer)
+
     def _content(self, features: Mapping[str, Tensor]) -> Tensor:
         compare = self.normaliser.content
-        each = [compare(in_basis(self.encoder, features, layer), target) for layer, target in self.targets.items()]
+        each = [compare(self._completed(features, layer), target) for layer, target in self.targets.items()]
         return torch.stack(each).mean(0)
 
     def _style_of(self, found: Mapping[str, Tensor]) -> Tensor:

@@ -41,9 +41,9 @@ class Balance:
 # these weights its paintings keep what the frame shows, and hold still, as the teacher's do: scripts/bench_encoders.py.
 BALANCES = {
     "slim": Balance(
-        content_weight=1.77,
-        temporal_weight=3.0,
-        layers={"relu1_1": 0.9, "relu2_1": 0.9, "relu4_1": 1.1, "relu5_1": 1.2},
+        content_weight=1.85,
+        temporal_weight=5.0,
+        layers={"relu1_1": 0.9, "relu2_1": 0.9, "relu4_1": 1.1, "relu5_1": 0.9},
     )
 }
 

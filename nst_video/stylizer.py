@@ -22,7 +22,7 @@ from nst_video.errors import NstVideoError
 from nst_video.fill import paint_revealed
 from nst_video.graphs import Graphs
 from nst_video.motion import Motion, look_up, sampling_grid, warp
-from nst_video.objective import FrameObjective, Past, Weights, style_of
+from nst_video.objective import NOTHING, FrameObjective, Missed, Past, Weights, style_of
 from nst_video.optimizers import Curvature, Minimum
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, chosen
 from nst_video.stepreport import StepReport, report_of
@@ -46,9 +46,9 @@ class State:
 
     outputs (L, K, 3, H, W): the last K <= max(J) results as optimised, newest first: not clipped, their colours not
     exchanged. content (L, 3, H, W): the frame that the newest was made from. curvature: pairs of L-BFGS. correction:
-    what the teacher adds to the targets of the style layers, (L, C, C). seed: of everything random in the shot. frame:
-    frames done. view: of a dreamed still, where it is looked at (turn and shift of dreaming.transforms.Map, each real,
-    imaginary).
+    what the teacher adds to the targets of the style layers, (L, C, C). missed: what it saw of the newest result and of
+    its frame that the encoder did not. seed: of everything random in the shot. frame: frames done. view: of a dreamed
+    still, where it is looked at (turn and shift of dreaming.transforms.Map, each real, imaginary).
     """
 
     seed: int = 0
@@ -58,6 +58,7 @@ class State:
     curvature: Curvature | None = None
     report: StepReport | None = None
     correction: dict[str, Tensor] = field(default_factory=dict)
+    missed: Missed = NOTHING
     view: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
 
 
@@ -97,15 +98,15 @@ class Stylizer:
         NstVideoError when the loss is not finite even after a more careful attempt.
         """
         if chosen(controls.strength, self.look.strength) == 0:
-            return image, self._remember(state, image, image, None, StepReport(0, 0, {}, ()))
+            return image, replace(self._remember(state, image, image, None, StepReport(0, 0, {}, ())), missed=NOTHING)
         if motion.references == 0 or state.outputs is None:
-            found, correction = self._first(image, state, controls)
+            found, correction, missed = self._first(image, state, controls)
         else:
-            found, correction = self._later(image, motion, state, controls)
+            found, correction, missed = self._later(image, motion, state, controls)
         best = found[-1].image
         painted = colors.keep_colors(best, image) if self.look.keep_colors else best.clamp(0, 1)
         state = self._remember(state, image, best, found[-1].curvature, report_of(found))
-        return painted, replace(state, correction=correction)
+        return painted, replace(state, correction=correction, missed=missed)
 
     def phase(self, motion: Motion, state: LaneState, controls: Controls) -> Hashable:
         """Lanes in which this is equal can be painted as one batch: the same work is done for each."""
@@ -113,38 +114,48 @@ class Stylizer:
         return (
             first,
             state.seed if first and self.effort.init == "noise" else None,
-            first or self._looks(state.frame, state.batch.correction),
+            first or self._looks(state.frame, state.batch),
             state.batch.curvature is None,
             frozenset(state.batch.correction),
+            frozenset(state.batch.missed.painting),
             replace(controls, time=0.0, dt=0.0),
         )
 
-    def _looks(self, frame: int, correction: Statistics) -> bool:
+    def _looks(self, frame: int, state: State) -> bool:
         """Whether the teacher looks at a later frame of this number in its shot."""
-        return self.teacher is not None and (frame % _LOOK_FRAMES == 0 or not correction)
+        if self.teacher is None:
+            return False
+        known = state.correction and (state.missed.painting or not self.teacher.places)
+        return frame % _LOOK_FRAMES == 0 or not known
 
-    def _first(self, image: Tensor, state: State, controls: Controls) -> tuple[list[Minimum], Statistics]:
+    def _first(self, image: Tensor, state: State, controls: Controls) -> tuple[list[Minimum], Statistics, Missed]:
         """Coarse to fine, each scale from the one before: long strokes form while small and survive upsampling."""
         sizes = scales((image.shape[2], image.shape[3]), self.smallest_side)
         # What a small network misjudges is corrected at the finest scale, so there it has most to do.
         each = shares(self.effort.first_iterations or 0, len(sizes), _SCALE_STEP if self.teacher else 1.0)
         found: list[Minimum] = []
         correction: Statistics = {}
+        frame: Statistics = {}
         for size, evaluations in zip(sizes, each, strict=True):
             content = resize(image, size)
             start, curvature = resize(found[-1].image, size) if found else self._start(content, state.seed), None
-            objective = self.objective(content, controls, correction)
+            frame, objective = self._missed_of(content), None
             for part in parts(evaluations, _LOOK_EVALUATIONS if self.teacher else evaluations):
+                correction, painting = self._look(start, controls, correction)
+                missed = Missed(painting, frame)
+                if objective is None:
+                    objective = self.objective(content, controls, correction, missed=missed)
+                else:
+                    objective = objective.aimed_at(self.targets(content, controls, correction, missed), missed)
                 found[-1:] = [replace(last, curvature=None) for last in found[-1:]]  # or every scale's would be held
                 found.append(self._minimise(objective, start, content, part, curvature))
                 start, curvature = found[-1].image, found[-1].curvature
-                correction = self.corrected(start, controls, correction)
-                objective = objective.aimed_at(self.targets(content, controls, correction))
-        return found, correction
+        correction, painting = self._look(start, controls, correction)
+        return found, correction, Missed(painting, frame)
 
     def _later(
         self, image: Tensor, motion: Motion, state: State, controls: Controls
-    ) -> tuple[list[Minimum], Statistics]:
+    ) -> tuple[list[Minimum], Statistics, Missed]:
         """From what was painted before, moved along the flow, and the fill where that is not to be had."""
         assert state.outputs is not None
         assert state.content is not None
@@ -158,12 +169,16 @@ class Stylizer:
         fill = paint_revealed(image, 1 - held, state.content, state.outputs[:, 0].clamp(0, 1))
         start = (past.warped * past.trust).sum(1) + (1 - held) * fill
         correction = state.correction
-        objective = self.objective(image, controls, correction, past)
+        missed = state.missed.mapped(partial(_carried, flow=motion.flows[:, 0], held=held))
+        objective = self.objective(image, controls, correction, past, missed)
         curvature = None if state.curvature is None else _moved(state.curvature, motion.flows[:, 0], image.shape)
         evaluations = round(chosen(controls.iterations, self.effort.iterations))
         found = self._minimise(objective, start, image, evaluations, curvature)
-        looks = self._looks(state.frame, correction)
-        return [found], self.corrected(found.image, controls, correction) if looks else correction
+        if self._looks(state.frame, state):
+            correction, painting = self._look(found.image, controls, correction)
+            new = Missed(painting, self._missed_of(image))
+            missed = new.joined(missed, _settled) if missed.painting else new
+        return [found], correction, missed
 
     def _minimise(
         self, objective: FrameObjective, start: Tensor, content: Tensor, evaluations: int, curvature: Curvature | None
@@ -192,7 +207,12 @@ class Stylizer:
         return STARTS[self.effort.init](content, self.styles, torch.Generator().manual_seed(seed))
 
     def objective(
-        self, content: Tensor, controls: Controls, correction: Statistics, past: Past | None = None
+        self,
+        content: Tensor,
+        controls: Controls,
+        correction: Statistics,
+        past: Past | None = None,
+        missed: Missed = NOTHING,
     ) -> FrameObjective:
         """The loss of images (L, 3, H, W) painted from the frame `content` of that size."""
         tile = self.effort.tile
@@ -201,9 +221,10 @@ class Stylizer:
             self.encoder,
             self.look,
             content=content,
-            styles=self.targets(content, controls, correction),
+            styles=self.targets(content, controls, correction, missed),
             weights=self.weights(controls),
             past=past,
+            missed=missed,
         )
 
     def weights(self, controls: Controls = Controls()) -> Weights:
@@ -222,18 +243,34 @@ class Stylizer:
             temporal=chosen(controls.temporal_weight, self.coherence.temporal_weight, default.temporal_weight),
         )
 
-    def targets(self, image: Tensor, controls: Controls, correction: Statistics) -> Statistics:
-        """Gram matrices of the style pictures at their size beside `image`, corrected: layer -> (1 or L, N, N)."""
+    def targets(
+        self, image: Tensor, controls: Controls, correction: Statistics, missed: Missed = NOTHING
+    ) -> Statistics:
+        """Gram matrices of the style pictures at their size beside `image`: layer -> (1 or L, N, N). Corrected, and as
+        the teacher sees them in layers of which it is known what is missed.
+        """
         targets = self._style(image, controls, taught=False)
-        return targets | {layer: targets[layer] + added for layer, added in correction.items()}
+        targets |= {layer: targets[layer] + added for layer, added in correction.items()}
+        completed = targets.keys() & missed.painting.keys()
+        taught = self._style(image, controls, taught=True) if completed else {}
+        return targets | {layer: taught[layer] for layer in completed}
 
     def corrected(self, image: Tensor, controls: Controls, before: Statistics) -> Statistics:
         """The correction after the teacher has looked at `image` (L, 3, H, W); none where there is no teacher."""
+        return self._look(image, controls, before)[0]
+
+    def _look(self, image: Tensor, controls: Controls, before: Statistics) -> tuple[Statistics, Statistics]:
+        """The same, and what is missed of `image`, layer -> (L, C, h, w)."""
         if self.teacher is None:
-            return {}
+            return {}, {}
         targets, wanted = (self._style(image, controls, taught=taught) for taught in (False, True))
-        found = self.teacher.correction(image, targets, wanted)
-        return {layer: new.lerp(before[layer], 1 - _TAKEN) if layer in before else new for layer, new in found.items()}
+        found, missed = self.teacher.look(image, targets, wanted, self.teacher.places)
+        correction = {layer: _settled(new, before[layer]) if layer in before else new for layer, new in found.items()}
+        return correction, missed
+
+    def _missed_of(self, content: Tensor) -> Statistics:
+        """What is missed of a frame (L, 3, H, W), layer of the content -> (L, C, h, w)."""
+        return {} if self.teacher is None else self.teacher.look(content, {}, {}, self.look.content_layers)[1]
 
     def _style(self, image: Tensor, controls: Controls, *, taught: bool) -> Statistics:
         """The mix of the styles' Gram matrices (1, N, N), as the teacher sees them or as the encoder does."""
@@ -276,6 +313,19 @@ class Stylizer:
         older = [] if state.outputs is None else [state.outputs[:, : max(self.coherence.references) - 1]]
         outputs = torch.cat([best[:, None], *older], dim=1)
         return replace(state, frame=state.frame + 1, outputs=outputs, content=image, curvature=curvature, report=report)
+
+
+def _carried(values: Tensor, flow: Tensor, held: Tensor) -> Tensor:
+    """Activations (L, C, h, w) moved along the flow (L, 2, H, W) of their pictures, as far as it holds (L, 1, H, W)."""
+    (height, width), size = flow.shape[2:], values.shape[2:]
+    across, down = F.interpolate(flow, size=size, mode="area").unbind(1)
+    own = torch.stack([across * (size[1] / width), down * (size[0] / height)], dim=1)
+    return warp(values, own) * F.interpolate(held, size=size, mode="area").clamp(0, 1)
+
+
+def _settled(new: Tensor, before: Tensor) -> Tensor:
+    """What is found after a look, of what is new and what was known."""
+    return new.lerp(before, 1 - _TAKEN)
 
 
 def _moved(curvature: Curvature, flow: Tensor, shape: Sequence[int]) -> Curvature:

@@ -52,7 +52,7 @@ def _make_painter(plan: Plan) -> FrameStylizer:
     from nst_video.colors import to_image
     from nst_video.encoders import load_encoder
     from nst_video.stylizer import Stylizer
-    from nst_video.teacher import load_teacher
+    from nst_video.teacher import load_teacher, places_of
 
     machine, look = plan.machine, plan.look
     encoder = load_encoder(
@@ -73,6 +73,7 @@ def _make_painter(plan: Plan) -> FrameStylizer:
         teacher = load_teacher(
             encoder,
             look.style_layers,
+            places=places_of(encoder, look),
             precision=machine.precision,
             offline=machine.offline,
             tile=plan.effort.tile,

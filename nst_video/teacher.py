@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from nst_video.encoders import Encoder, load_encoder
+from nst_video.encoders import Encoder, load_encoder, mixed
 from nst_video.errors import ResourceError
-from nst_video.objective import style_of
-from nst_video.tiled import gram_sums
+from nst_video.objective import in_basis, style_of
+from nst_video.options import LookOptions
+from nst_video.tiled import gram_sums, view
 
 Statistics = dict[str, Tensor]  # layer of the small encoder -> Gram matrix (L or 1, C, C) in its basis
 
@@ -23,12 +24,22 @@ Statistics = dict[str, Tensor]  # layer of the small encoder -> Gram matrix (L o
 class Teacher:
     """Gram matrices as the teacher sees them, in the basis of the encoder that was distilled from it."""
 
-    def __init__(self, encoder: Encoder, pupil: Encoder, layers: Iterable[str], *, tile: int | None = None) -> None:
-        """encoder: the teacher. pupil: the encoder that was distilled from it. layers: those of the pupil to judge.
-        tile: long side of the parts in which larger pictures are looked at, in pixels.
+    def __init__(
+        self,
+        encoder: Encoder,
+        pupil: Encoder,
+        layers: Iterable[str],
+        *,
+        places: Iterable[str] = (),
+        tile: int | None = None,
+    ) -> None:
+        """encoder: the teacher. pupil: the encoder that was distilled from it. layers: those of the pupil to judge by
+        their Gram matrices. places: those to judge place by place. tile: long side of the parts in which larger
+        pictures are looked at, in pixels.
         """
         self.encoder, self.pupil, self.tile = encoder, pupil, tile
         self.origins = {layer: pupil.origins[layer] for layer in layers if layer in pupil.origins}
+        self.places = {layer: pupil.origins[layer] for layer in places if layer in pupil.origins}
 
     @torch.no_grad()
     def statistics(self, image: Tensor, tile: int | None = None) -> Statistics:
@@ -47,29 +58,65 @@ class Teacher:
         wanted: the same as the teacher sees them. An image that reaches the sum for the pupil reaches `wanted` for the
         teacher, as long as the pupil misjudges it as it misjudges `image`.
         """
-        found, seen = gram_sums(self.pupil, image, wanted, self.tile), self.statistics(image)
-        return {
-            layer: (style_of(self.pupil, found[layer].mean, layer) - targets[layer]) - (seen[layer] - wanted[layer])
-            for layer in wanted
+        return self.look(image, targets, wanted, ())[0]
+
+    @torch.no_grad()
+    def look(
+        self, image: Tensor, targets: Mapping[str, Tensor], wanted: Mapping[str, Tensor], places: Iterable[str]
+    ) -> tuple[Statistics, dict[str, Tensor]]:
+        """The `correction` near `image` (L, 3, H, W), and what the pupil misses of it, (L, C, h, w) in its basis, for
+        those of the `places` that the teacher judges.
+        """
+        by_place = {layer: self.places[layer] for layer in places if layer in self.places}
+        own, found = view(self.pupil, image, wanted, by_place, self.tile)
+        origins = [origin.layer for origin in by_place.values()]
+        his, seen = view(self.encoder, image, [self.origins[layer].layer for layer in wanted], origins, self.tile)
+        correction = {}
+        for layer, target in wanted.items():
+            projection, mean = self.origins[layer].projection, his[self.origins[layer].layer].mean
+            misjudged = style_of(self.pupil, own[layer].mean, layer) - projection @ mean @ projection.mT
+            correction[layer] = misjudged - (targets[layer] - target)
+        missed = {
+            layer: mixed(origin.projection, seen[origin.layer]) - in_basis(self.pupil, found, layer)
+            for layer, origin in by_place.items()
         }
+        return correction, missed
+
+
+def places_of(pupil: Encoder, look: LookOptions) -> tuple[str, ...]:
+    """The layers of which it is worth knowing place by place what a pupil misses: those of the content, and of the
+    style the widest, which is the deepest. There what it sees leads an optimiser least to what the teacher sees.
+    """
+    styles = [layer for layer in look.style_layers if layer in pupil.origins]
+    deepest = sorted(styles, key=lambda layer: len(pupil.origins[layer].projection))[-1:]
+    contents = (layer for layer in look.content_layers if layer in pupil.origins)
+    return tuple(dict.fromkeys((*deepest, *contents)))
 
 
 def load_teacher(
-    pupil: Encoder, layers: Iterable[str], *, precision: str = "fp32", offline: bool = False, tile: int | None = None
+    pupil: Encoder,
+    layers: Iterable[str],
+    *,
+    places: Iterable[str] = (),
+    precision: str = "fp32",
+    offline: bool = False,
+    tile: int | None = None,
 ) -> Teacher | None:
-    """The teacher of an encoder for some of its layers, on its device; None where it has none. tile: see Teacher.
+    """The teacher of an encoder for some of its layers, on its device; None where it has none. places, tile: see
+    Teacher.
 
     ResourceError when the teacher's weights are not to be had.
     """
-    taught = [layer for layer in layers if layer in pupil.origins]
+    taught, by_place = ([layer for layer in some if layer in pupil.origins] for some in (layers, places))
     if not taught:
         return None
-    origins = [pupil.origins[layer] for layer in taught]
-    name, layers, device = origins[0].teacher, [origin.layer for origin in origins], origins[0].projection.device
+    origins = [pupil.origins[layer] for layer in (*taught, *by_place)]
+    name, device = origins[0].teacher, origins[0].projection.device
+    layers = list(dict.fromkeys(origin.layer for origin in origins))
     try:
         encoder = load_encoder(name, layers, device=device, precision=precision, offline=offline)
     except ResourceError as error:
         raise ResourceError(
             f"{name}, the teacher of {pupil.name}, is not to be had; --teacher off does without: {error}"
         ) from error
-    return Teacher(encoder, pupil, taught, tile=tile)
+    return Teacher(encoder, pupil, taught, places=by_place, tile=tile)

@@ -57,11 +57,35 @@ def tiles(encoder: Encoder, size: tuple[int, int], tile: int | None) -> list[Til
 @torch.no_grad()
 def gram_sums(encoder: Encoder, image: Tensor, layers: Iterable[str], tile: int | None = None) -> dict[str, Gram]:
     """Gram sums of the layers for pictures (L, 3, H, W), taken tile by tile."""
-    parts, layers = tiles(encoder, (image.shape[2], image.shape[3]), tile), tuple(layers)
+    return view(encoder, image, layers, (), tile)[0]
+
+
+@torch.no_grad()
+def view(
+    encoder: Encoder, image: Tensor, sums: Iterable[str], places: Iterable[str], tile: int | None = None
+) -> tuple[dict[str, Gram], dict[str, Tensor]]:
+    """Gram sums of some layers for pictures (L, 3, H, W), and the activations (L, C, h, w) of others, taken tile by
+    tile.
+    """
+    parts, sums, places = tiles(encoder, (image.shape[2], image.shape[3]), tile), tuple(sums), tuple(places)
     if len(parts) == 1:
         features = encoder(image)
-        return {layer: losses.gram(features[layer]) for layer in layers}
-    return _sum_of(_grams(encoder, part, encoder(part.of(image)), layers) for part in parts)
+        return {layer: losses.gram(features[layer]) for layer in sums}, {layer: features[layer] for layer in places}
+    whole: dict[str, Tensor] = {}
+
+    def grams() -> Iterator[dict[str, Gram]]:
+        for part in parts:
+            features = encoder(part.of(image))
+            for layer in places:
+                stride = stride_of(encoder.name, layer)
+                own = part.own(features[layer], stride)
+                if layer not in whole:
+                    size = (-(-length // stride) for length in image.shape[2:])
+                    whole[layer] = own.new_empty((*own.shape[:2], *size))
+                part.place(whole[layer], stride).copy_(own)
+            yield _grams(encoder, part, features, sums)
+
+    return _sum_of(grams()), whole
 
 
 def _grams(encoder: Encoder, part: Tile, features: Mapping[str, Tensor], layers: Iterable[str]) -> dict[str, Gram]:
@@ -87,18 +111,12 @@ class TiledObjective(FrameObjective):
     def _content_targets(self, content: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         self.parts = tiles(self.encoder, (content.shape[2], content.shape[3]), self.tile)
         self.strides = {layer: stride_of(self.encoder.name, layer) for layer in self.encoder.layers}
-        targets: dict[str, Tensor] = {}
-        for part in self.parts:
-            features = self.encoder(part.of(content))
-            for layer in layers:
-                stride = self.strides[layer]
-                own = in_basis(self.encoder, {layer: part.own(features[layer], stride)}, layer)
-                if layer not in targets:
-                    size = (-(-length // stride) for length in content.shape[2:])
-                    targets[layer] = own.new_empty((len(own), own.shape[1], *size))
-                part.place(targets[layer], stride).copy_(own)
-        self.energies = {layer: self.normaliser.content_energy(target) for layer, target in targets.items()}
-        return targets
+        seen = view(self.encoder, content, (), layers, self.tile)[1]
+        return {layer: in_basis(self.encoder, seen, layer) for layer in seen}
+
+    def _take_targets(self) -> None:
+        super()._take_targets()
+        self.energies = {layer: self.normaliser.content_energy(target) for layer, target in self.targets.items()}
 
     def __call__(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Total (L,) and its weighted terms by name; only the total has a gradient."""
@@ -108,12 +126,12 @@ class TiledObjective(FrameObjective):
 
     def network_terms(self, image: Tensor, *, differentiate: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Weighted content and style (L,) of pictures (L, 3, H, W), and the gradient of their sum, or None."""
-        layers, contents, sums = tuple(self.shares), [], []
+        contents, sums = [], []
         with torch.no_grad():
             for part in self.parts:
                 features = self.encoder(part.of(image))
                 contents.append(self._content_of(part, features))
-                sums.append(_grams(self.encoder, part, features, layers))
+                sums.append(self._grams_of(part, features))
         content, grams = torch.stack(contents).sum(0), _sum_of(iter(sums))
         style, slopes = self._style_and_slopes(grams)
         gradient = self._gradient(image, slopes) if differentiate else None
@@ -123,20 +141,34 @@ class TiledObjective(FrameObjective):
         """What the tile adds to the weighted content term, (L,)."""
         each = []
         for layer, target in self.targets.items():
-            stride = self.strides[layer]
-            own = in_basis(self.encoder, {layer: part.own(features[layer], stride)}, layer)
-            gap = (own - part.place(target, stride)).square().sum((1, 2, 3))
+            own = self._completed_of(part, features, layer)
+            gap = (own - part.place(target, self.strides[layer])).square().sum((1, 2, 3))
             each.append(gap / target[0].numel() / self.energies[layer])
         return self.weights.content * torch.stack(each).mean(0)
+
+    def _completed_of(self, part: Tile, features: Mapping[str, Tensor], layer: str) -> Tensor:
+        """The tile's own activations in the encoder's basis, with what it misses of them."""
+        stride, missed = self.strides[layer], self.missed.painting
+        own = in_basis(self.encoder, {layer: part.own(features[layer], stride)}, layer)
+        return own + part.place(missed[layer], stride) if layer in missed else own
+
+    def _grams_of(self, part: Tile, features: Mapping[str, Tensor]) -> dict[str, Gram]:
+        """The tile's Gram sums of the style layers; of completed activations in the encoder's basis."""
+        missed = self.missed.painting
+        grams = _grams(self.encoder, part, features, [layer for layer in self.shares if layer not in missed])
+        completed = [layer for layer in self.shares if layer in missed]
+        return grams | {layer: losses.gram(self._completed_of(part, features, layer)) for layer in completed}
 
     def _style_and_slopes(self, grams: Mapping[str, Gram]) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted style term (L,), and its gradient by the Gram sum of each layer, (L, N, N)."""
         totals = {layer: found.total.detach().requires_grad_() for layer, found in grams.items()}
         with torch.enable_grad():
             means = {layer: Gram(total, grams[layer].count).mean for layer, total in totals.items()}
-            style = self.weights.style * self._style_of(
-                {layer: style_of(self.encoder, mean, layer) for layer, mean in means.items()}
-            )
+            missed = self.missed.painting
+            found = {
+                layer: mean if layer in missed else style_of(self.encoder, mean, layer) for layer, mean in means.items()
+            }
+            style = self.weights.style * self._style_of(found)
             slopes = torch.autograd.grad(style.sum(), list(totals.values()))
         return style.detach(), dict(zip(totals, slopes, strict=True))
 
@@ -152,7 +184,7 @@ class TiledObjective(FrameObjective):
 
     def _along(self, part: Tile, features: Mapping[str, Tensor], slopes: Mapping[str, Tensor]) -> Tensor:
         """A number that changes with the activations of the tile as the whole picture's content and style do."""
-        grams = _grams(self.encoder, part, features, slopes)
+        grams = self._grams_of(part, features)
         style = [(slopes[layer] * found.total).sum() for layer, found in grams.items()]
         return torch.stack([self._content_of(part, features).sum(), *style]).sum()
 

@@ -11,7 +11,7 @@ from nst_video import borders
 from nst_video.direct import Direct, can_evaluate
 from nst_video.encoders import load_encoder
 from nst_video.inplace import InplaceVgg
-from nst_video.objective import FrameObjective, Past, Weights, style_statistics
+from nst_video.objective import FrameObjective, Missed, Past, Weights, style_statistics
 from nst_video.optimizers import minimise, value_and_gradient
 from nst_video.options import LookOptions
 from nst_video.padded import PaddedVgg
@@ -26,15 +26,24 @@ def channels_last(*shape):
     return torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last)
 
 
-def problem(name="slim", precision="fp32", look=LOOK, *, past=True):
-    """The loss of two lanes."""
+def problem(name="slim", precision="fp32", look=LOOK, *, past=True, missed=()):
+    """The loss of two lanes. missed: layers of which the encoder misses something."""
     encoder = load_encoder(name, (*look.style_layers, *look.content_layers), precision=precision)
     content = torch.cat([picture(1, *SIZE), picture(2, *SIZE)])
     seen = encoder(picture(9, *SIZE))
     styles = {layer: style_statistics(encoder, seen, layer) for layer in look.style_layers}
     trust = torch.full((2, 2, 1, *SIZE), 0.4)
     before = Past(torch.stack([content.flip(3), content.flip(2)], dim=1), trust) if past else None
-    return FrameObjective(encoder, look, content=content, styles=styles, weights=WEIGHTS, past=before)
+    objective = FrameObjective(encoder, look, content=content, styles=styles, weights=WEIGHTS, past=before)
+    seen = encoder(content)
+    painting, frame = ({x: 0.3 * layer_like(seen[x], number) for x in missed} for number in (1, 2))
+    of_content = {layer: values for layer, values in frame.items() if layer in look.content_layers}
+    return objective.aimed_at(styles, Missed(painting, of_content)) if missed else objective
+
+
+def layer_like(features, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return features.std() * torch.randn(features.shape, generator=generator)
 
 
 def by_autograd(objective):
@@ -69,14 +78,21 @@ DEEP = replace(LOOK, style_layers=("relu2_2", "relu3_1"), content_layers=("relu2
 
 
 @pytest.mark.parametrize(
-    ("name", "look"),
-    [("slim", LOOK), ("slim", replace(LOOK, loss="paper")), ("vgg19", LOOK), ("vgg19", DEEP)],
-    ids=["slim", "paper", "vgg19", "layers before pools, with two losses each"],
+    ("name", "look", "missed"),
+    [
+        ("slim", LOOK, ()),
+        ("slim", replace(LOOK, loss="paper"), ()),
+        ("slim", LOOK, ("relu5_1", "relu4_2")),
+        ("vgg19", LOOK, ()),
+        ("vgg19", DEEP, ()),
+        ("vgg19", DEEP, ("relu2_2", "relu3_1")),
+    ],
+    ids=["slim", "paper", "slim, completed", "vgg19", "two losses a layer", "two losses a layer, completed"],
 )
 @pytest.mark.parametrize("past", [False, True])
 @BOTH
-def test_loss_gradient_and_terms_are_those_of_autograd(network, name, look, past):
-    objective = problem(name, look=look, past=past)
+def test_loss_gradient_and_terms_are_those_of_autograd(network, name, look, missed, past):
+    objective = problem(name, look=look, past=past, missed=missed)
     wanted, found = exactly(objective), Direct(objective, network)(image())
     torch.testing.assert_close(found[0], wanted[0], rtol=1e-4, atol=0)
     assert off(found[1], wanted[1]) < 1e-5
@@ -100,6 +116,16 @@ def test_the_same_picture_is_found(network):
     found = minimise(WrittenOut(objective, network), image(), evaluations=8)
     assert torch.equal(found.accepted, wanted.accepted)
     torch.testing.assert_close(found.record["loss"], wanted.record["loss"], rtol=1e-3, atol=0)
+
+
+@BOTH
+def test_what_is_missed_changes_the_loss(network):
+    found = [Direct(problem(missed=missed), network)(image())[2] for missed in ((), ("relu5_1",), ("relu4_2",))]
+    without, style, content = ({term: values.tolist() for term, values in terms.items()} for terms in found)
+    assert style["style"] != without["style"]
+    assert style["content"] == pytest.approx(without["content"])
+    assert content["content"] != without["content"]
+    assert content["style"] == pytest.approx(without["style"])
 
 
 @pytest.mark.parametrize(

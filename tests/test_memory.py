@@ -15,7 +15,7 @@ from nst_video.encoders import load_encoder
 from nst_video.errors import ResourceError, Stopped, UsageError
 from nst_video.job import read_job
 from nst_video.motion import Motion
-from nst_video.objective import FrameObjective, Past, Weights, style_of, style_statistics
+from nst_video.objective import FrameObjective, Missed, Past, Weights, style_of, style_statistics
 from nst_video.optimizers import minimise
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
 from nst_video.plan import Plan, make_plan
@@ -82,9 +82,15 @@ def test_every_pixel_belongs_to_one_tile_that_knows_what_is_about_it(length, til
 
 # Here two things are computed twice, so the tolerances are those of float32 sums in another order.
 @pytest.mark.parametrize(
-    ("name", "loss", "tile"), [("slim", "relative", 256), ("slim", "paper", 256), ("vgg19", "relative", 256)]
+    ("name", "loss", "tile", "missed"),
+    [
+        ("slim", "relative", 256, False),
+        ("slim", "relative", 256, True),
+        ("slim", "paper", 256, False),
+        ("vgg19", "relative", 256, False),
+    ],
 )
-def test_in_tiles_loss_and_gradient_are_those_of_the_whole_picture(name, loss, tile):
+def test_in_tiles_loss_and_gradient_are_those_of_the_whole_picture(name, loss, tile, missed):
     network, look = encoder(name), replace(LOOK, loss=loss)
     contents = [picture(1, *SHAPE), picture(2, *SHAPE)][: 1 if name == "vgg19" else 2]
     image = torch.cat([1.2 * picture(3 + lane, *SHAPE) - 0.1 for lane in range(len(contents))])
@@ -96,6 +102,10 @@ def test_in_tiles_loss_and_gradient_are_those_of_the_whole_picture(name, loss, t
         "weights": WEIGHTS,
         "past": Past(torch.cat([picture(5, *SHAPE)] * len(image))[:, None], trust),
     }
+    if missed:
+        sizes = {layer: network(image)[layer].shape for layer in ("relu5_1", "relu4_2")}
+        painting, frame = ({layer: 0.3 * torch.randn(size) for layer, size in sizes.items()} for _ in range(2))
+        options["missed"] = Missed(painting, {"relu4_2": frame["relu4_2"]})
     whole = loss_and_gradient(FrameObjective(network, look, **options), image)
     tiled = TiledObjective(network, look, tile=tile, **options)
     assert len(tiled.parts) > 1
@@ -126,9 +136,12 @@ def test_gram_sums_of_tiles_are_those_of_the_picture():
 
 def test_a_teacher_sees_the_same_in_tiles():
     pupil, image = encoder(), picture(4, *SHAPE)
-    whole, tiled = (load_teacher(pupil, LOOK.style_layers, tile=tile).statistics(image) for tile in (None, 256))
+    teachers = [load_teacher(pupil, LOOK.style_layers, places=["relu4_2"], tile=tile) for tile in (None, 256)]
+    whole, tiled = (teacher.statistics(image) for teacher in teachers)
     for layer, gram in whole.items():
         assert off(tiled[layer], gram) < 1e-3
+    whole, tiled = (teacher.look(image, {}, {}, ["relu4_2"])[1]["relu4_2"] for teacher in teachers)
+    assert off(tiled, whole) < 1e-3
 
 
 def test_no_more_of_a_style_picture_is_looked_at_at_a_time_than_a_frame_has(monkeypatch):

@@ -6,19 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import LOOK, TinyEncoder, picture, texture
+from tiny import LOOK, TinyEncoder, picture, relative_error, texture
 
 from nst_video import EffortOptions, LookOptions, Stylizer, load_encoder
+from nst_video.batches import batch_of, state_of
 from nst_video.colors import to_image
+from nst_video.controls import Controls
 from nst_video.encoders import ENCODERS, Origin
 from nst_video.errors import InputError
 from nst_video.losses import gram, relative_style
 from nst_video.motion import Motion, MotionWindow
-from nst_video.objective import style_statistics
+from nst_video.objective import Missed, in_basis, style_statistics
 from nst_video.pictures import read_picture
 from nst_video.presets import resolve_effort
 from nst_video.stylizer import resize
-from nst_video.teacher import Teacher, load_teacher
+from nst_video.teacher import Teacher, load_teacher, places_of
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 SLIM = ENCODERS["slim"].source.path
@@ -64,6 +66,18 @@ def test_a_perfect_pupil_is_not_corrected():
     torch.testing.assert_close(found, torch.zeros_like(found), atol=1e-6, rtol=0)
 
 
+def test_what_the_pupil_misses_completes_what_it_sees():
+    pupil = Blind()
+    pupil.bases = {"far": torch.randn(16, 16)}
+    teacher = Teacher(TinyEncoder(), pupil, ["near"], places=["far"])
+    image = torch.cat([picture(1), picture(2)])
+    correction, missed = teacher.look(image, {}, {}, ["far", "near"])
+    assert correction == {}
+    assert set(missed) == {"far"}  # the only one to be judged by place
+    completed = in_basis(pupil, pupil(image), "far") + missed["far"]
+    torch.testing.assert_close(completed, TinyEncoder()(image)["far"], rtol=1e-4, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def slim():
     encoder = load_encoder("slim", (*STYLE_LAYERS, "relu4_2"))
@@ -80,19 +94,23 @@ def test_slims_teacher_is_vgg19_and_both_see_nearly_the_same(slim):
         assert float(relative_style(style_statistics(encoder, encoder(image), layer), seen[layer])) < 0.1, layer
 
 
-def test_a_frame_is_nearer_to_the_style_for_vgg19_when_it_has_looked(slim):
+def test_frames_are_nearer_to_the_style_for_vgg19_the_more_it_has_said(slim):
     encoder, teacher = slim
-    image, style, judge = sample("chelsea", 96), sample("woodblock", 96), load_encoder("vgg19", STYLE_LAYERS)
-    distance = {}
-    for name, who in (("alone", None), ("taught", teacher)):
-        stylizer = Stylizer(encoder, [(style, 1.0)], effort=EFFORT, teacher=who)
-        painted, state = stylizer.step(image, Motion.none(1, *image.shape[2:]), stylizer.initial_state())
-        assert state.report.evaluations == EFFORT.first_iterations
-        assert bool(state.correction) == (who is not None)
-        found, wanted = judge(painted), judge(style)
-        each = [float(relative_style(gram(found[x]).mean, gram(wanted[x]).mean)) for x in STYLE_LAYERS]
-        distance[name] = sum(each) / len(each)
-    assert distance["taught"] < 0.93 * distance["alone"]
+    by_place = load_teacher(encoder, STYLE_LAYERS, places=places_of(encoder, LookOptions()))
+    judge, distances = load_encoder("vgg19", STYLE_LAYERS), {}
+    for name, who in (("alone", None), ("taught", teacher), ("by place", by_place)):
+        distances[name] = 0.0
+        for image, style in (("chelsea", "woodblock"), ("coffee", "oil"), ("coffee", "woodblock")):
+            frame, wanted = sample(image, 96), sample(style, 96)
+            stylizer = Stylizer(encoder, [(wanted, 1.0)], effort=EFFORT, teacher=who)
+            painted, state = stylizer.step(frame, Motion.none(1, *frame.shape[2:]), stylizer.initial_state())
+            assert state.report.evaluations == EFFORT.first_iterations
+            assert bool(state.correction) == (who is not None)
+            assert set(state.missed.painting) == ({"relu5_1", "relu4_2"} if who is by_place else set())
+            one, other = judge(painted), judge(wanted)
+            distances[name] += sum(float(relative_style(gram(one[x]).mean, gram(other[x]).mean)) for x in STYLE_LAYERS)
+    assert distances["taught"] < 0.85 * distances["alone"]
+    assert distances["by place"] < 0.95 * distances["taught"]
 
 
 def test_later_frames_keep_the_correction_and_renew_it_every_second_frame():
@@ -110,16 +128,55 @@ def test_later_frames_keep_the_correction_and_renew_it_every_second_frame():
     assert same == [True, False, True, False, True]
 
 
-def test_lanes_are_corrected_on_their_own():
+def placed():
+    """A stylizer of which the teacher judges the deepest layer place by place, which is that of the content too."""
     pupil = Blind()
-    teacher = Teacher(TinyEncoder(), pupil, LOOK.style_layers)
-    stylizer = Stylizer(pupil, [(picture(9), 1.0)], effort=EFFORT, look=LOOK, teacher=teacher)
-    images = [picture(1), picture(2)]
+    teacher = Teacher(TinyEncoder(), pupil, LOOK.style_layers, places=places_of(pupil, LOOK))
+    return Stylizer(pupil, [(picture(9), 1.0)], effort=EFFORT, look=LOOK, teacher=teacher)
+
+
+def test_what_is_missed_moves_with_the_picture_and_is_found_anew_every_second_frame():
+    stylizer, shift = placed(), 8
+    flow = torch.zeros(1, 1, 2, 48, 64)
+    flow[:, :, 0] = shift  # each place was so far to the right in the frame before
+    trust = torch.ones(1, 1, 1, 48, 64)
+    trust[..., :24, :] = 0
+    _, first = stylizer.step(picture(1), Motion.none(1, 48, 64), stylizer.initial_state())
+    assert set(first.missed.painting) == set(first.missed.frame) == {"far"}
+    _, second = stylizer.step(picture(1), Motion(flow, trust), first)
+    cells = shift // 4
+    for kept, moved in ((first.missed.painting, second.missed.painting), (first.missed.frame, second.missed.frame)):
+        torch.testing.assert_close(moved["far"][..., 6:, :-cells], kept["far"][..., 6:, cells:], rtol=1e-3, atol=1e-4)
+        assert not moved["far"][..., :6, :].any()  # nothing is known of what is new
+    _, third = stylizer.step(picture(1), Motion(flow, trust), second)
+    assert third.missed.painting["far"][..., :6, :].any()
+
+
+def test_a_frame_that_is_not_painted_forgets_what_is_missed():
+    stylizer = placed()
+    _, state = stylizer.step(picture(1), Motion.none(1, 48, 64), stylizer.initial_state())
+    still = Motion(torch.zeros(1, 1, 2, 48, 64), torch.ones(1, 1, 1, 48, 64))
+    _, state = stylizer.step(picture(1), still, state, Controls(strength=0.0))
+    assert state.missed == Missed()
+    _, state = stylizer.step(picture(1), still, state)
+    assert set(state.missed.painting) == {"far"}
+
+
+def test_lanes_are_corrected_on_their_own():
+    stylizer, images = placed(), [picture(1), picture(2)]
     none = [Motion.none(lanes, 48, 64) for lanes in (1, 2)]
-    alone = [stylizer.step(image, none[0], stylizer.initial_state())[1].correction for image in images]
-    _, state = stylizer.step(torch.cat(images), none[1], stylizer.initial_state())
-    for layer, both in state.correction.items():
-        torch.testing.assert_close(both, torch.cat([one[layer] for one in alone]), rtol=0.05, atol=1e-3)
+    alone = [stylizer.step(image, none[0], stylizer.initial_state())[1] for image in images]
+    _, both = stylizer.step(torch.cat(images), none[1], stylizer.initial_state())
+    joined = batch_of(alone)
+    for found, wanted in ((both.correction, joined.correction), (both.missed.painting, joined.missed.painting)):
+        assert found.keys() == wanted.keys()
+        for layer, values in found.items():
+            assert relative_error(values, wanted[layer]) < 0.1
+            assert relative_error(values[:1], wanted[layer][1:]) > 0.3  # and each lane has its own
+    for lane, one in enumerate(alone):
+        part = state_of(joined, slice(lane, lane + 1))
+        assert torch.equal(part.missed.painting["far"], one.missed.painting["far"])
+        assert torch.equal(part.missed.frame["far"], one.missed.frame["far"])
 
 
 def test_an_encoder_without_origins_has_no_teacher_and_no_correction():
