@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nst_video import winograd
 from nst_video.winograd import WinogradKernel
 
-_NARROW = 4  # channels
+_NARROW = 4  # channels of a picture at most
 
 
 class _ReplicateFunction(torch.autograd.Function):
@@ -114,15 +114,10 @@ class NarrowKernel:
         top, middle, bottom = (row.permute(2, 0, 1).flatten(0, 1).contiguous() for row in weight.unbind(2))
         return NarrowKernel((top, middle, bottom))
 
-    def turned(self, share: float = 1.0) -> PlainKernel:
-        """The kernel that takes gradients back, times `share`."""
-        rows = torch.stack(self.weights).unflatten(1, (3, -1))  # (3, 3, C', C): down, across
-        return PlainKernel((share * mirrored(rows.permute(2, 3, 0, 1))).contiguous(memory_format=torch.channels_last))
-
-    def __call__(self, x: Tensor, bias: Tensor | None = None, *, margin: int, replicated: bool = False) -> Tensor:
-        """See PlainKernel; the result is in one piece, channels first."""
-        if replicated:
-            x, margin = F.pad(x, (margin,) * 4, mode="replicate"), 0
+    def __call__(self, x: Tensor, *, margin: int) -> Tensor:
+        """(B, C, H, W) -> (B, C', H + 2·margin - 2, W + 2·margin - 2), channels first, with a border of so many zeros
+        laid on.
+        """
         count, _, height, width = x.shape
         outputs = len(self.weights[0]) // 3
         # Rows first, as a product of matrices each, since rows lie one after the other; then columns.
@@ -136,8 +131,7 @@ class NarrowKernel:
         for across, columns in enumerate(sums.view(count, 3, outputs, height + 2, width).unbind(1)):
             found[..., 2 - across : 2 - across + width].add_(columns)
         cut = 2 - margin
-        found = found[:, :, cut : height + 2 - cut, cut : width + 2 - cut] if cut else found
-        return found if bias is None else found + bias[:, None, None]
+        return found[:, :, cut : height + 2 - cut, cut : width + 2 - cut]
 
 
 class PictureKernel:
@@ -199,7 +193,8 @@ class EitherKernel:
         return kernel(x, bias, margin=margin, replicated=replicated)
 
 
-Kernel = PlainKernel | NarrowKernel | PictureKernel | WinogradKernel | EitherKernel
+Kernel = PlainKernel | PictureKernel | EitherKernel
+Back = PlainKernel | NarrowKernel | EitherKernel
 
 
 class _ConvolutionFunction(torch.autograd.Function):
@@ -258,7 +253,7 @@ class FrozenConvolution(nn.Conv2d):
         return PictureKernel(weight) if PictureKernel.suits(weight) else PlainKernel(weight)
 
     @cached_property
-    def turned(self) -> Kernel:
+    def turned(self) -> Back:
         """The way back."""
         return self.kernel.turned()
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video.encoders import Vgg
-from nst_video.frozen import FrozenConvolution, Kernel, fold
+from nst_video.frozen import Back, FrozenConvolution, fold
 from nst_video.padded import Seen
 
 _POOLED = 4  # pixels in an average
@@ -25,7 +25,7 @@ class _Layer:
 
     position: str
     convolution: FrozenConvolution
-    back: Kernel
+    back: Back
     pooled: bool  # before it
 
 

@@ -5,11 +5,15 @@ the style's and the teacher's do not. So after some evaluations both look at the
 one is moved by what it has misjudged. This is the correction of a cheap model by a dear one that is known as output
 space mapping (Bandler et al. 2004, "Space mapping: the state of the art", section IX); the teacher is never
 differentiated and looks only once in many evaluations.
+
+In a deep layer a small network misjudges most, and place by place. There what the teacher sees beyond it is added to
+its activations: near the picture that was looked at the loss is the teacher's, and only the way back is its own.
 """
 
 from collections.abc import Iterable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video.encoders import Encoder, load_encoder, mixed
@@ -77,10 +81,17 @@ class Teacher:
             misjudged = style_of(self.pupil, own[layer].mean, layer) - projection @ mean @ projection.mT
             correction[layer] = misjudged - (targets[layer] - target)
         missed = {
-            layer: mixed(origin.projection, seen[origin.layer]) - in_basis(self.pupil, found, layer)
+            layer: _beyond(mixed(origin.projection, seen[origin.layer]), in_basis(self.pupil, found, layer))
             for layer, origin in by_place.items()
         }
         return correction, missed
+
+
+def _beyond(seen: Tensor, own: Tensor) -> Tensor:
+    """What a teacher sees (L, C, h', w') and its pupil (L, C, h, w) does not, at the pupil's places."""
+    if seen.shape != own.shape:  # networks without borders have fewer places
+        seen = F.interpolate(seen, size=own.shape[2:], mode="bilinear")
+    return seen - own
 
 
 def places_of(pupil: Encoder, look: LookOptions) -> tuple[str, ...]:

@@ -78,6 +78,16 @@ def test_what_the_pupil_misses_completes_what_it_sees():
     torch.testing.assert_close(completed, TinyEncoder()(image)["far"], rtol=1e-4, atol=1e-5)
 
 
+def test_a_teacher_with_fewer_places_completes_all_of_the_pupils():
+    class Cropped(TinyEncoder):
+        def forward(self, image):
+            return {layer: seen[..., 1:-1, 1:-1] for layer, seen in super().forward(image).items()}
+
+    pupil = Blind()
+    _, missed = Teacher(Cropped(), pupil, ["near"], places=["far"]).look(picture(1), {}, {}, ["far"])
+    assert missed["far"].shape == pupil(picture(1))["far"].shape
+
+
 @pytest.fixture(scope="module")
 def slim():
     encoder = load_encoder("slim", (*STYLE_LAYERS, "relu4_2"))
