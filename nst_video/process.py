@@ -55,3 +55,11 @@ def keep_memory() -> None:
         for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
             if mallopt:
                 mallopt(option, _KEPT)
+
+
+def give_back_memory() -> None:
+    """What has been kept so goes back to the system, once tensors of other sizes are next: they would lie beside it."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # which other C libraries lack
+        if trim:
+            trim(0)

@@ -25,6 +25,7 @@ from nst_video.motion import Motion, look_up, sampling_grid, warp
 from nst_video.objective import NOTHING, FrameObjective, Missed, Past, Weights, style_of
 from nst_video.optimizers import Curvature, Minimum
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, chosen
+from nst_video.process import give_back_memory
 from nst_video.stepreport import StepReport, report_of
 from nst_video.teacher import Statistics, Teacher
 from nst_video.tiled import TiledObjective, gram_sums
@@ -139,7 +140,9 @@ class Stylizer:
         for size, evaluations in zip(sizes, each, strict=True):
             content = resize(image, size)
             start, curvature = resize(found[-1].image, size) if found else self._start(content, state.seed), None
-            frame, objective = self._missed_of(content), None
+            objective = None
+            give_back_memory()  # tensors of the last scale are of other sizes
+            frame = self._missed_of(content)
             for part in parts(evaluations, _LOOK_EVALUATIONS if self.teacher else evaluations):
                 correction, painting = self._look(start, controls, correction)
                 missed = Missed(painting, frame)
@@ -151,6 +154,7 @@ class Stylizer:
                 found.append(self._minimise(objective, start, content, part, curvature))
                 start, curvature = found[-1].image, found[-1].curvature
         correction, painting = self._look(start, controls, correction)
+        give_back_memory()
         return found, correction, Missed(painting, frame)
 
     def _later(

@@ -12,7 +12,6 @@ command lets threads wait as there on an idle machine.
 """
 
 import argparse
-import ctypes
 import json
 import subprocess
 import sys
@@ -35,7 +34,7 @@ from nst_video.objective import FrameObjective, Missed, Weights, style_statistic
 from nst_video.optimizers import value_and_gradient
 from nst_video.options import LookOptions
 from nst_video.pictures import contact_sheet, write_picture
-from nst_video.process import keep_memory
+from nst_video.process import give_back_memory, keep_memory
 from nst_video.teacher import load_teacher, places_of
 
 SIZES = ((144, 256), (288, 512))
@@ -147,7 +146,7 @@ def paired_times(names: list[str], height: int, width: int) -> tuple[dict[str, f
 def peak_of(name: str, height: str, width: str) -> float:
     """Megabytes that evaluating takes at its peak above what the process needed when everything was loaded (Linux)."""
     evaluate = evaluation(name, int(height), int(width))
-    ctypes.CDLL(None).malloc_trim(0)  # or what loading has left would be used again, and not be counted
+    give_back_memory()  # or what loading has left would be used again, and not be counted
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = status_of("VmRSS")
     for _ in range(PEAK_EVALUATIONS):

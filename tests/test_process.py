@@ -74,3 +74,27 @@ def test_memory_of_large_tensors_is_used_again():
         command = [sys.executable, "-c", FAULTS, how]
         faults[how] = int(subprocess.run(command, env=clean, check=True, capture_output=True, text=True).stdout)
     assert faults["settled"] < 0.05 * faults["as it is"]
+
+
+RETURNED = """
+from pathlib import Path
+from nst_video.process import give_back_memory, settle
+settle()
+import torch
+def held():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+parts = [torch.ones(1_000_000) for _ in range(50)]  # 200 MB
+last = torch.ones(1_000)  # above them in the heap
+del parts
+before = held()
+give_back_memory()
+print(before - held())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about the allocator of glibc")
+def test_kept_memory_is_given_back_when_asked_for():
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    command = [sys.executable, "-c", RETURNED]
+    given = int(subprocess.run(command, env=clean, check=True, capture_output=True, text=True).stdout)
+    assert given > 150e6
