@@ -37,8 +37,8 @@ _FIRST_STEP = 0.05  # root-mean-square change of a pixel, in [0, 1], while nothi
 _LOOK_EVALUATIONS = 14  # of a first frame, between looks of the teacher
 _LOOK_FRAMES = 2  # later frames between looks of the teacher
 _TAKEN = 0.7  # of a new correction, against the one before: less overshoots less
+_CAREFUL = 0.2  # of the first step, when the first attempt gave values that are not finite
 _STYLE_PART = 640  # pixels along a side of a style picture that are always looked at in one piece
-_CAREFUL = 0.2  # of that, when the first attempt gave values that are not finite
 
 
 @dataclass(frozen=True)

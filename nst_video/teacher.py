@@ -26,7 +26,7 @@ Statistics = dict[str, Tensor]  # layer of the small encoder -> Gram matrix (L o
 
 
 class Teacher:
-    """Gram matrices as the teacher sees them, in the basis of the encoder that was distilled from it."""
+    """Gram matrices and activations as the teacher sees them, in the basis of its pupil."""
 
     def __init__(
         self,
@@ -56,20 +56,14 @@ class Teacher:
         }
 
     @torch.no_grad()
-    def correction(self, image: Tensor, targets: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Statistics:
-        """What to add to `targets`, the style's Gram matrices as the pupil sees them, near `image` (L, 3, H, W).
-
-        wanted: the same as the teacher sees them. An image that reaches the sum for the pupil reaches `wanted` for the
-        teacher, as long as the pupil misjudges it as it misjudges `image`.
-        """
-        return self.look(image, targets, wanted, ())[0]
-
-    @torch.no_grad()
     def look(
         self, image: Tensor, targets: Mapping[str, Tensor], wanted: Mapping[str, Tensor], places: Iterable[str]
     ) -> tuple[Statistics, dict[str, Tensor]]:
-        """The `correction` near `image` (L, 3, H, W), and what the pupil misses of it, (L, C, h, w) in its basis, for
-        those of the `places` that the teacher judges.
+        """What to add to `targets`, the style's Gram matrices as the pupil sees them, near `image` (L, 3, H, W); and
+        what the pupil misses of it, (L, C, h, w) in its basis, for those of the `places` that the teacher judges.
+
+        wanted: the targets as the teacher sees them. An image that reaches the sum for the pupil reaches `wanted` for
+        the teacher, as long as the pupil misjudges it as it misjudges `image`.
         """
         by_place = {layer: self.places[layer] for layer in places if layer in self.places}
         own, found = view(self.pupil, image, wanted, by_place, self.tile)

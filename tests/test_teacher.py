@@ -49,7 +49,7 @@ def test_an_image_that_reaches_the_corrected_target_satisfies_the_teacher():
     teacher = Teacher(TinyEncoder(), pupil, ["far", "near"])
     targets = {layer: style_statistics(pupil, pupil(style), layer) for layer in ("far", "near")}
     wanted = teacher.statistics(style)
-    correction = teacher.correction(seen, targets, wanted)
+    correction, _ = teacher.look(seen, targets, wanted, ())
     for layer in ("far", "near"):
         pupils, teachers = (gram(net(seen)[layer]).mean for net in (pupil, TinyEncoder()))
         # As far from its corrected target as the teacher is from its own.
@@ -62,7 +62,7 @@ def test_a_perfect_pupil_is_not_corrected():
     pupil.origins = {"far": Origin("tiny", "far", torch.eye(16))}
     teacher = Teacher(TinyEncoder(), pupil, ["far"])
     targets = {"far": gram(pupil(picture(9))["far"]).mean}
-    (found,) = teacher.correction(picture(1), targets, teacher.statistics(picture(9))).values()
+    (found,) = teacher.look(picture(1), targets, teacher.statistics(picture(9)), ())[0].values()
     torch.testing.assert_close(found, torch.zeros_like(found), atol=1e-6, rtol=0)
 
 
