@@ -57,6 +57,13 @@ def _pooled(out, y, rows, columns, to_rows, to_columns, C: tl.constexpr, BLOCK: 
 
 
 @triton.jit
+def _inner(i, j, rows, columns):
+    """Whether columns j of the line i lie inside the border."""
+    last = tl.where((i >= 1) & (i <= rows - 2), columns - 2, 0)
+    return (j >= 1) & (j <= last)
+
+
+@triton.jit
 def _across(g, at, known, j, columns, C: tl.constexpr):
     """What a line of a gradient has at columns j, what fell on its ends included."""
     found = tl.load(g + at, mask=known, other=0.0).to(tl.float32)
@@ -85,7 +92,7 @@ def _passed(
     e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     i, j, c = line % rows, e // C, e % C
     picture = (line // rows).to(tl.int64) * rows * columns * C
-    known = (j >= 1) & (j <= columns - 2) & (i >= 1) & (i <= rows - 2)
+    known = _inner(i, j, rows, columns)
     at = picture + i * columns * C + e
     value = tl.zeros((BLOCK,), tl.float32)
     if HAS_G:
@@ -104,7 +111,7 @@ def _unpooled(
     line = tl.program_id(0)
     e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     i, j, c = line % rows, e // C, e % C
-    known = (j >= 1) & (j <= columns - 2) & (i >= 1) & (i <= rows - 2)
+    known = _inner(i, j, rows, columns)
     at = (line // rows).to(tl.int64) * rows * columns * C + i * columns * C + e
     picture = (line // rows).to(tl.int64) * of_rows * of_columns * C
     of_i, of_j = (tl.maximum(i, 1) - 1) // 2 + 1, (tl.maximum(j, 1) - 1) // 2 + 1

@@ -1,4 +1,5 @@
 """The path on CUDA: graphs do what iterations one by one do, nothing waits for the device, and running out is no end.
+Its kernels are tested in test_triton.py.
 
 Skipped without such a device, unless NST_VIDEO_REQUIRE_CUDA is set: then it fails.
 """
@@ -17,11 +18,10 @@ import torch
 from media import make_video
 from tiny import picture
 
-from nst_video import borders, direct, optimizers, padded
+from nst_video import direct, optimizers, padded
 from nst_video.controls import Controls
 from nst_video.encoders import load_encoder
 from nst_video.graphs import Graphs
-from nst_video.kernels import kernels
 from nst_video.losses import gram
 from nst_video.measures import STYLE_LAYERS, style_distance
 from nst_video.motion import Motion
@@ -205,46 +205,7 @@ def test_graphs_go_with_their_owner():
     assert torch.cuda.memory_reserved() <= before
 
 
-# ---------------------------------------------------------------------------------------------- kernels
-
-
-@pytest.fixture
-def single():
-    found = kernels("borders_triton", torch.device("cuda"))
-    if found is None:
-        pytest.skip("no Triton, or no compiler for it")
-    return found
-
-
-def numbers(*shape, dtype=torch.float32):
-    return torch.randn(shape, device="cuda").to(dtype).contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("channels", "size"), [(64, (37, 52)), (128, (8, 7)), (256, (1, 5)), (512, (2, 2))])
-def test_single_kernels_do_what_their_steps_do(single, dtype, channels, size):
-    rel = 1e-6 if dtype == torch.float32 else 0.01
-    height, width = size
-    y, g, extra = (numbers(2, channels, height + 2, width + 2, dtype=dtype) for _ in range(3))
-    small = numbers(2, channels, -(-height // 2) + 2, -(-width // 2) + 2, dtype=dtype)
-    for name in ("repeat_edge", "clear_edge"):
-        found, wanted = y.clone(), y.clone()
-        getattr(single, name)(found)
-        getattr(borders, name)(wanted)
-        assert torch.equal(found, wanted)
-    calls = [
-        ("pooled", (y,)),
-        ("bordered", (extra,)),
-        *(("passed", (y, *given)) for given in ((g, None), (None, extra), (g, extra))),
-        *(("unpooled", (y, small, given)) for given in (None, extra)),
-        ("joined", (numbers(2, 8, height + 2, width + 2, dtype=dtype),)),
-    ]
-    for name, given in calls:
-        found, wanted = (getattr(module, name)(*given).float() for module in (single, borders))
-        assert found.shape == wanted.shape
-        torch.testing.assert_close(found, wanted, rtol=rel, atol=rel, msg=name)
-    image = torch.rand(2, 3, *size, device="cuda")
-    assert torch.equal(single.split(image), borders.split(image))
+# ---------------------------------------------------------------------------------------------- written out
 
 
 @pytest.mark.parametrize("past", [False, True])
@@ -261,22 +222,6 @@ def test_the_loss_written_out_is_that_of_autograd(precision, past):
     assert (found[1] - wanted[1]).norm() < 5 * rel * wanted[1].norm()
     for term, values in wanted[2].items():
         torch.testing.assert_close(found[2][term], values, rtol=5 * rel, atol=1e-6, msg=term)
-
-
-def test_the_update_by_single_kernels_is_that_of_torch(single, monkeypatch):
-    objective, image = problem(precision="fp32", lanes=(1, 2))
-
-    def found():
-        cold = minimise(objective, image, evaluations=5, history=6)
-        return cold, minimise(objective, image.flip(3), evaluations=2, history=6, curvature=cold.curvature)
-
-    fast = found()
-    monkeypatch.setattr(optimizers, "kernels", lambda name, device: None)
-    for one, other in zip(fast, found(), strict=True):  # further on rounding leads them apart
-        assert torch.equal(one.accepted, other.accepted)
-        torch.testing.assert_close(one.record["loss"], other.record["loss"], rtol=1e-2, atol=0)
-        assert torch.equal(one.curvature.filled, other.curvature.filled)
-        assert torch.equal(one.curvature.head, other.curvature.head)
 
 
 def test_without_triton_a_graph_finds_the_same(monkeypatch):
