@@ -5,7 +5,7 @@ A flow is *backward*: `current(x) ~ reference(x + flow(x))`, in pixels, channel 
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video import colors, losses
+from nst_video.errors import UsageError
+from nst_video.kernels import kernels
 
 FLOW_PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
@@ -191,6 +193,17 @@ def trust(current: Tensor, reference: Tensor, backward: Tensor, forward: Tensor)
     return blur(certain.float(), 1.0) * certain
 
 
+def flows_between(current: np.ndarray, references: Sequence[np.ndarray], preset: str = "medium") -> "Flows | Unfound":
+    """What the motion of a frame is made from, uint8 (H, W, 3) like the J earlier ones, nearest first.
+
+    preset: of OpenCV's optical flow, which is found here; "mixed", which is "medium" to the nearest and "fast" to the
+    others; or "gpu", of a flow that is found on a GPU, when its motion is asked for there.
+    """
+    if preset == "gpu":
+        return Unfound(current, tuple(references))
+    return Flows.between(current, references, preset)
+
+
 @dataclass(frozen=True)
 class Flows:
     """The optical flow between a frame and J earlier ones, nearest first, both ways and as it was found: what a Motion
@@ -226,18 +239,25 @@ class Flows:
         # On a GPU all at once, because each call costs there; on a CPU one after the other, because memory does.
         together = 1 if torch.device(device).type == "cpu" else len(self.references)
         current = colors.to_image(self.current[None], device)
-        found = [
-            self._settled(current, slice(first, first + together)) for first in range(0, len(self.references), together)
-        ]
-        flows, masks = (torch.cat(part)[None] for part in zip(*found, strict=True))
-        return Motion(flows, losses.long_term(masks))
+        parts = [slice(first, first + together) for first in range(0, len(self.references), together)]
+        return _motion_of(self._settled(current, part) for part in parts)
 
     def _settled(self, current: Tensor, which: slice) -> tuple[Tensor, Tensor]:
-        """The flow (J, 2, H, W) and the trust (J, 1, H, W) of some of the references."""
         references = colors.to_image(np.stack(self.references[which]), current.device)
         backward, forward = (_to_flows(part[which], current.device) for part in (self.backward, self.forward))
-        backward = drop_noise(backward, current, references)
-        return backward, trust(current, references, backward, forward)
+        return _settled(current, references, backward, forward)
+
+
+def _settled(current: Tensor, references: Tensor, backward: Tensor, forward: Tensor) -> tuple[Tensor, Tensor]:
+    """The flow (J, 2, H, W) without its noise and the trust (J, 1, H, W), of pictures (1 and J, 3, H, W)."""
+    backward = drop_noise(backward, current, references)
+    return backward, trust(current, references, backward, forward)
+
+
+def _motion_of(settled: Iterable[tuple[Tensor, Tensor]]) -> Motion:
+    """Flows and trusts of some of the references each."""
+    flows, masks = (torch.cat(part)[None] for part in zip(*settled, strict=True))
+    return Motion(flows, losses.long_term(masks))
 
 
 def _to_flows(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
@@ -245,10 +265,62 @@ def _to_flows(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).to(device).permute(0, 3, 1, 2).contiguous()
 
 
+@dataclass(frozen=True)
+class Unfound:
+    """A frame and J earlier ones, nearest first, uint8 (H, W, 3), whose flow is found on the GPU that paints."""
+
+    current: np.ndarray
+    references: tuple[np.ndarray, ...]
+
+    def motion(self, device: torch.device | str = "cpu") -> Motion:
+        """The flows without their noise, and how far each can be trusted, found and computed on an NVIDIA GPU;
+        UsageError where the device is none, or Triton cannot be used.
+        """
+        if not self.references:
+            return Motion.none(1, *self.current.shape[:2]).to(device)
+        search = flow_on(device)
+        pictures = colors.to_image(np.stack([self.current, *self.references]), device)
+        grey = _luma(pictures)
+        # As many at once as a GPU is filled by; more would only take more memory.
+        together = max(1, _AT_ONCE // grey[0].numel())
+        parts = [slice(first, first + together) for first in range(1, len(pictures), together)]
+        return _motion_of(self._settled(search, pictures, grey, part) for part in parts)
+
+    @staticmethod
+    def _settled(
+        search: Callable[[Tensor, Tensor], Tensor], pictures: Tensor, grey: Tensor, which: slice
+    ) -> tuple[Tensor, Tensor]:
+        others = grey[which]
+        own = grey[:1].expand_as(others)
+        backward, forward = search(torch.cat([own, others]), torch.cat([others, own])).chunk(2)
+        return _settled(pictures[:1], pictures[which], backward, forward)
+
+
+_AT_ONCE = 1 << 21  # pixels whose flow is looked for at once, each way
+
+
+def flow_on(device: torch.device | str) -> Callable[[Tensor, Tensor], Tensor]:
+    """What finds flow between grey pictures on this device: see flow_triton.flow. UsageError where nothing does."""
+    found = kernels("flow_triton", torch.device(device))
+    if found is None:
+        raise UsageError(
+            f"--flow gpu needs an NVIDIA GPU and Triton with a compiler of C; --device {device} has not all of these. "
+            "--flow medium finds flow on the CPU"
+        )
+    search: Callable[[Tensor, Tensor], Tensor] = found.flow
+    return search
+
+
+def _luma(pictures: Tensor) -> Tensor:
+    """(N, 3, H, W) in [0, 1] -> grey (N, H, W) in [0, 255], by the weights that OpenCV has."""
+    red, green, blue = pictures.unbind(1)
+    return 255 * (0.299 * red + 0.587 * green + 0.114 * blue)
+
+
 class MotionWindow:
     """The reference frames of one shot, and the motion of each new frame against them.
 
-    `references` are the distances J in frames, nearest first; `preset` is as for `Flows.between`.
+    `references` are the distances J in frames, nearest first; `preset` is as for `flows_between`.
     """
 
     def __init__(self, references: tuple[int, ...] = (1, 2, 4), preset: str = "medium"):
@@ -264,13 +336,13 @@ class MotionWindow:
         """Motion of the uint8 (H, W, 3) frame against the frames given before; `first` forgets those."""
         return self.later(rgb, first)().motion()
 
-    def later(self, rgb: np.ndarray, first: bool = False) -> Callable[[], Flows]:
+    def later(self, rgb: np.ndarray, first: bool = False) -> Callable[[], Flows | Unfound]:
         """As `step`, but what takes time is only done when the result is called, in whatever thread."""
         if first:
             self.frames.clear()
         references = [self.frames[-j] for j in self.references if j <= len(self.frames)]
         self.frames.append(rgb)
-        return partial(Flows.between, rgb, references, self.preset)
+        return partial(flows_between, rgb, references, self.preset)
 
 
 @dataclass(frozen=True)

@@ -207,8 +207,9 @@ class CoherenceOptions:
     )
     flow: str = option(
         "medium",
-        Choice(("ultrafast", "fast", "mixed", "medium")),
-        "care taken with the optical flow; mixed: medium to the frame before, fast to those before that",
+        Choice(("ultrafast", "fast", "mixed", "medium", "gpu")),
+        "care taken with the optical flow; mixed: medium to the frame before, fast to those before that; gpu: with the "
+        "care of medium, on an NVIDIA GPU instead of the CPU",
     )
     cut_threshold: float = option(
         27.0, Number(0, 255), "change between frames that counts as a cut; 0 = the video has no cuts", metavar="X"

@@ -209,7 +209,7 @@ def settle(
         found = at.finish()
     settings = replace(settings, options=with_duration(options, found.song, os.fspath(input)))
     settings, curves = _settle_changing(_settle_weights(settings), info, found)
-    machine = _settle_machine(machine)
+    machine = _settle_machine(machine, settings.coherence.flow)
     available = available_memory(machine.device, machine.memory_limit)
     effort = replace(settings.effort, size=max(size))
     if settings.dream is None:
@@ -395,11 +395,16 @@ def _fill_weights(options: Any, loss: str, balance: Balance) -> Any:
     )
 
 
-def _settle_machine(machine: MachineOptions) -> MachineOptions:
-    """Device, precision and threads that this machine has."""
+def _settle_machine(machine: MachineOptions, flow: str) -> MachineOptions:
+    """Device, precision and threads that this machine has; UsageError where it cannot find such a flow."""
     from nst_video.machine import resolve_machine  # imports torch
 
-    return resolve_machine(machine)
+    machine = resolve_machine(machine)
+    if flow == "gpu":
+        from nst_video.motion import flow_on
+
+        flow_on(machine.device)
+    return machine
 
 
 def _seed(seed: int, first_frame: int) -> int:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from nst_video.motion import Flows, Motion, MotionWindow, NoFlows, StillWindow
+    from nst_video.motion import Flows, Motion, MotionWindow, NoFlows, StillWindow, Unfound
 
 _AHEAD = 2  # frames that are quite ready before the stylizer asks for them
 _MOST_WORKERS = 12
@@ -75,12 +75,14 @@ class Upcoming:
         return self
 
 
-def workers_for(threads: int, device: str, size: tuple[int, int]) -> int:
+def workers_for(threads: int, device: str, size: tuple[int, int], flow: str = "medium") -> int:
     """How many frames' motion is looked for at once with so many threads for a render of frames of (width, height).
 
     Optical flow takes a core a quarter of a second for a frame of 512x512 pixels. A CPU paints for longer than that, so
     painting has most of the cores; beside a GPU, which does not, they have nothing better to do.
     """
+    if flow == "gpu":  # it finds one after the other, and a second thread has the next ready for it
+        return min(threads, 2)
     share = threads // 4 if device == "cpu" else threads * 3 // 4
     fitting = _HELD // (size[0] * size[1] * _HELD_BY_PIXEL)
     return max(1, min(share, fitting, _MOST_WORKERS))
@@ -93,7 +95,7 @@ class Feed:
         """workers: frames whose motion is looked for at once; None: as many as `workers_for` says."""
         threads = plan.machine.threads or os.cpu_count() or 1
         self._plan, self._device, self._streams = plan, plan.machine.device, threading.local()
-        self.workers = workers or workers_for(threads, self._device, plan.size)
+        self.workers = workers or workers_for(threads, self._device, plan.size, plan.coherence.flow)
 
     def __enter__(self) -> Self:
         import torch
@@ -127,7 +129,7 @@ class Feed:
 
     def _found(self, number: int, standing: Standing) -> Generator[Callable[[], Upcoming], None, None]:
         """What has to be done for each frame and can be done for several at once."""
-        from nst_video.motion import Flows, MotionWindow, StillWindow
+        from nst_video.motion import MotionWindow, StillWindow, flows_between
 
         plan, lane = self._plan, self._plan.ranges[number]
         still = plan.options.duration is not None
@@ -136,14 +138,14 @@ class Feed:
         for frame, rgb, goal in _with_goal(plan, number, _frames_from(plan, lane, standing, window)):
             first, shot = frame == lane.start or frame in beginnings, bisect(beginnings, frame) - 1
             facts = {"number": frame, "shot": shot, "first": first, "pts": plan.pts[frame], "rgb": rgb}
-            calls: dict[str, Callable[[], Flows | NoFlows]] = {"motion": window.later(rgb, first)}
+            calls: dict[str, Callable[[], Flows | NoFlows | Unfound]] = {"motion": window.later(rgb, first)}
             if goal is not None:
-                calls["ahead"] = partial(Flows.between, rgb, [goal], plan.coherence.flow)
+                calls["ahead"] = partial(flows_between, rgb, [goal], plan.coherence.flow)
             if goal is not None and frame == lane.last - 1:
-                calls["joint"] = partial(Flows.between, goal, [rgb], plan.coherence.flow)
+                calls["joint"] = partial(flows_between, goal, [rgb], plan.coherence.flow)
             yield partial(self._make, facts, calls)
 
-    def _make(self, facts: dict[str, Any], calls: "dict[str, Callable[[], Flows | NoFlows]]") -> Upcoming:
+    def _make(self, facts: dict[str, Any], calls: "dict[str, Callable[[], Flows | NoFlows | Unfound]]") -> Upcoming:
         """What a thread of the pool does for a frame, on a GPU on a stream of its own, beside what is painted."""
         from nst_video.colors import to_image
 

@@ -319,6 +319,14 @@ def test_a_whole_render(tmp_path, style, encoder):
     assert result.e_warp is not None
 
 
+def test_a_whole_render_with_flow_of_the_gpu_is_the_same_again(tmp_path, style):
+    clip = make_video(tmp_path / "in.mp4", pts=range(0, 6 * 512, 512))
+    outputs = [tmp_path / name for name in ("one.mp4", "other.mp4")]
+    for output in outputs:
+        assert stylize(clip, style, output, flow="gpu", **FAST).frames == 6
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
 def test_running_out_of_memory_goes_on_in_tiles(tmp_path, style, caplog):
     clip = make_video(tmp_path / "in.mp4", size=(704, 544), pts=range(0, 3 * 512, 512))
     options = {"size": 704, "first_iterations": 8, "iterations": 2, "device": "cuda", "encoder": "vgg19"}

@@ -9,7 +9,7 @@ import pytest
 from media import make_video, picture
 
 from nst_video.errors import InputError, UsageError
-from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, OutputOptions
+from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, MachineOptions, OutputOptions
 from nst_video.pictures import write_picture
 from nst_video.plan import Plan, make_plan
 from nst_video.presets import balance_of
@@ -195,3 +195,9 @@ def test_a_plan_of_another_version_is_refused(clip, style):
 def test_what_a_distilled_network_cannot_do_is_refused(clip, style, effort, look, word):
     with pytest.raises(UsageError, match=f"{word} cannot be had from slim.*; add --encoder vgg19"):
         plan_of(clip, style, effort=effort, look=look)
+
+
+def test_flow_of_a_gpu_is_refused_where_there_is_none(clip, style):
+    machine, coherence = MachineOptions(device="cpu"), CoherenceOptions(flow="gpu")
+    with pytest.raises(UsageError, match=r"--flow gpu needs an NVIDIA GPU.*--device cpu.*--flow medium"):
+        plan_of(clip, style, machine=machine, coherence=coherence)

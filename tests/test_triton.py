@@ -10,11 +10,13 @@ from importlib import import_module
 from pathlib import Path
 
 import compile_kernels
+import cv2
+import numpy as np
 import pytest
 import torch
-from tiny import picture
+from tiny import picture, texture
 
-from nst_video import borders, direct, optimizers, padded, pixels
+from nst_video import borders, direct, motion, optimizers, padded, pixels
 from nst_video.direct import Direct
 from nst_video.encoders import load_encoder
 from nst_video.kernels import kernels
@@ -24,7 +26,7 @@ from nst_video.options import LookOptions
 
 pytest.importorskip("triton", reason="Triton comes with torch for Linux on x86-64")
 
-KERNELS = ("borders_triton", "losses_triton", "lbfgs_triton")
+KERNELS = ("borders_triton", "losses_triton", "lbfgs_triton", "flow_triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 pytestmark = pytest.mark.skipif(
@@ -200,6 +202,100 @@ def test_the_update_by_single_kernels_is_that_of_torch(monkeypatch):
         torch.testing.assert_close(one.record["loss"], other.record["loss"], rtol=1e-2, atol=0)
         assert torch.equal(one.curvature.filled, other.curvature.filled)
         assert torch.equal(one.curvature.head, other.curvature.head)
+
+
+# ---------------------------------------------------------------------------------------------- flow
+
+
+@pytest.fixture(autouse=True)
+def few_programs(monkeypatch):
+    """The interpreter runs them one after the other."""
+    if DEVICE == "cpu":
+        monkeypatch.setattr(kernels_of("flow_triton"), "_BLOCK", 1024)
+        monkeypatch.setattr(kernels_of("flow_triton"), "_PATCHES", 64)
+
+
+def moved(seed, dx, dy, size=(72, 104)):
+    """Two pictures between which the flow is (dx, dy), functions of the places (y, x)."""
+    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    true = np.stack([dx(y, x), dy(y, x)], axis=-1).astype(np.float32)
+    target = texture(seed, *size)
+    return cv2.remap(target, x + true[..., 0], y + true[..., 1], cv2.INTER_CUBIC, borderMode=3), target, true
+
+
+def grey(*pictures):
+    found = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures]
+    return torch.from_numpy(np.stack(found)).float().to(DEVICE)
+
+
+def end_point_error(flow, true):
+    """Its mean in pixels, away from the border, where a reference may not show what has to be found."""
+    return np.linalg.norm(flow - true, axis=-1)[10:-10, 10:-10].mean()
+
+
+MOTIONS = {
+    "bend": (lambda y, x: 1.5 * np.sin(y / 15) + 2, lambda y, x: np.cos(x / 20) - 0.5),
+    "shift": (lambda y, x: 0 * x + 7.25, lambda y, x: 0 * x - 4.5),
+    "zoom": (lambda y, x: 0.06 * (x - 52), lambda y, x: 0.06 * (y - 36)),
+}
+
+
+@pytest.mark.parametrize("name", MOTIONS)
+def test_flow_is_as_near_to_the_motion_as_opencvs(name):
+    source, target, true = moved(3, *MOTIONS[name])
+    (found,) = kernels_of("flow_triton").flow(grey(source), grey(target)).permute(0, 2, 3, 1).cpu().numpy()
+    theirs = end_point_error(motion.flow(source, target, "medium"), true)
+    assert end_point_error(found, true) < max(0.1, 1.2 * theirs)
+
+
+def test_flow_knows_what_stands_still_and_where_things_move_apart():
+    size = (72, 104)
+    background, thing = texture(1, *size), texture(2, *size)
+    source, target = background.copy(), background.copy()
+    source[20:52, 40:72] = target[20:52, 46:78] = thing[20:52, 40:72]
+    (found,) = kernels_of("flow_triton").flow(grey(source), grey(target)).permute(0, 2, 3, 1).cpu().numpy()
+    assert np.abs(found[24:48, 44:68] - (6, 0)).mean() < 0.1
+    assert np.abs(found[:, :32]).mean() < 0.1
+    assert np.abs(found[:12]).mean() < 0.1
+
+
+def test_pairs_found_together_are_what_each_is_alone():
+    flow = kernels_of("flow_triton").flow
+    pairs = [moved(seed, *MOTIONS["bend"], size=(37, 53))[:2] for seed in (1, 2)]
+    together = flow(*(grey(*pictures) for pictures in zip(*pairs, strict=True)))
+    alone = torch.cat([flow(grey(source), grey(target)) for source, target in pairs])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (5, 40), (33, 9)])
+def test_small_pictures_have_a_flow_too(size):
+    picture = grey(texture(4, *size))
+    found = kernels_of("flow_triton").flow(picture, picture)
+    assert found.shape == (1, 2, *size)
+    assert found.abs().max() < 1e-3
+
+
+def test_a_motion_found_on_the_gpu_is_that_of_opencvs_flow(monkeypatch):
+    monkeypatch.setattr(motion, "kernels", kernels_of)
+    source, target, true = moved(5, *MOTIONS["bend"], size=(48, 64))
+    half = cv2.addWeighted(source, 0.5, target, 0.5, 0)  # shows neither
+    found, wanted = (
+        motion.flows_between(source, [target, half], preset).motion(DEVICE) for preset in ("gpu", "medium")
+    )
+    assert found.flows.shape == wanted.flows.shape == (1, 2, 2, *source.shape[:2])
+    assert found.trust.shape == wanted.trust.shape
+    assert end_point_error(found.flows[0, 0].permute(1, 2, 0).cpu().numpy(), true) < 0.15
+    assert found.trust[0, 0].mean() == pytest.approx(float(wanted.trust[0, 0].mean()), abs=0.05)
+    assert found.trust.sum(1).max() <= 1
+
+
+def test_large_pictures_are_looked_at_in_parts_with_the_same_result(monkeypatch):
+    monkeypatch.setattr(motion, "kernels", kernels_of)
+    rgbs = [moved(seed, *MOTIONS["shift"], size=(16, 20))[0] for seed in (1, 1, 1)]
+    together = motion.flows_between(rgbs[0], rgbs[1:], "gpu").motion(DEVICE)
+    monkeypatch.setattr(motion, "_AT_ONCE", 1)
+    apart = motion.flows_between(rgbs[0], rgbs[1:], "gpu").motion(DEVICE)
+    torch.testing.assert_close(vars(apart), vars(together), rtol=0, atol=1e-4)
 
 
 # ---------------------------------------------------------------------------------------------- compiled
