@@ -3,7 +3,7 @@ the steps on a GPU, and with less to read and write on a CPU.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -107,47 +107,45 @@ class Direct:
 
     def _style(self, seen: Seen, completed: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted term, and twice its gradient by the sums F F' of each layer, in the basis where `completed`."""
-        objective, matrices, factors = self.objective, {}, []
-        for layer, share in objective.shares.items():
-            position, basis = self.position[layer], objective.basis(layer)
+        objective, matrices = self.objective, []
+        for layer in objective.shares:
+            position, basis = self.position[layer], self._basis(layer, completed)
             height, width = seen.sizes[position]
             if layer in completed:
                 flat = completed[layer].flatten(2)
-                sums = flat @ flat.mT
+                sums, exact = flat @ flat.mT, torch.float32
+            elif basis is not None:
+                sums, exact = basis @ seen.sums[position] @ basis.mT, torch.float32
             else:
-                sums = seen.sums[position] if basis is None else basis @ seen.sums[position] @ basis.mT
-            matrices[layer] = (sums, objective.styles[layer], 1 / (height * width))
-            factors.append(share / objective.style_energies[layer].expand(len(sums)))
-        scaled = objective.weights.style * torch.stack(factors)
-        single = kernels("losses_triton", scaled.device)
-        gaps = single.style_gaps(list(matrices.values())) if single else _style_gaps(matrices.values())
+                sums, exact = seen.sums[position], self.network.dtype
+            matrices.append(Matrices(sums, objective.styles[layer], 1 / (height * width), exact))
+        single = kernels("losses_triton", objective.style_factors.device)
+        term, found = (single.style if single else _style)(matrices, objective.style_factors)
         slopes = {}
-        for layer, factor in zip(matrices, scaled, strict=True):
-            basis = None if layer in completed else objective.basis(layer)
-            exact = torch.float32 if layer in completed or basis is not None else self.network.dtype
-            sums, target, share = matrices[layer]
-            slope = (single.style_slope if single else _style_slope)(sums, target, share, 4 * share * factor, exact)
+        for layer, slope in zip(objective.shares, found, strict=True):
+            basis = self._basis(layer, completed)
             slopes[self.position[layer]] = slope if basis is None else basis.mT @ slope @ basis
-        return (scaled * gaps).sum(0), slopes
+        return term, slopes
+
+    def _basis(self, layer: str, completed: Mapping[str, Tensor]) -> Tensor | None:
+        """In which the sums of a layer are yet to be seen."""
+        return None if layer in completed else self.objective.basis(layer)
 
     def _content(self, seen: Seen) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted term, and its gradient by the activations of each layer, or by their buffer."""
         objective, each, gradients = self.objective, [], {}
-        single = kernels("losses_triton", seen.kept[0].device)
-        for layer, target in objective.targets.items():
+        single = kernels("losses_triton", objective.content_factors.device)
+        for (layer, target), factor in zip(objective.targets.items(), objective.content_factors, strict=True):
             position, basis = self.position[layer], objective.basis(layer)
-            count = len(objective.targets) * target[0].numel()
-            factor = objective.weights.content / (objective.content_energies[layer] * count)
             if single and basis is None and layer not in objective.missed.painting:
-                y = seen.buffers[position]
-                each.append(factor * single.content_gap(y, target))
-                gradients[position] = single.content_slope(y, target, 2 * factor)
-                continue
-            gap = self._completed(seen, layer) - target
-            each.append(factor * torch.linalg.vector_norm(gap, dim=(1, 2, 3)).square())
-            gradient = gap * (2 * factor)[:, None, None, None]
-            gradients[position] = gradient if basis is None else mixed(basis.mT, gradient)
-        return torch.stack(each).sum(0), gradients
+                term, gradients[position] = single.content(seen.buffers[position], target, factor)
+            else:
+                gap = self._completed(seen, layer) - target
+                term = factor * torch.linalg.vector_norm(gap, dim=(1, 2, 3)).square()
+                gradient = gap * (2 * factor)[:, None, None, None]
+                gradients[position] = gradient if basis is None else mixed(basis.mT, gradient)
+            each.append(term)
+        return sum(each[1:], start=each[0]), gradients
 
     def _pixels(self, image: Tensor, gradient: Tensor) -> dict[str, Tensor]:
         """The terms that need no network; their gradient is added to the one given."""
@@ -164,12 +162,22 @@ class Direct:
         return dict(zip(names, found, strict=False))
 
 
-def _style_gaps(matrices: Iterable[tuple[Tensor, Tensor, float]]) -> Tensor:
-    """The sum of squares of share x sums - target, (layers, L), of (sums (L, N, N), target (1 or L, N, N), share)."""
-    gaps = [torch.sub(target, sums, alpha=share) for sums, target, share in matrices]
-    return torch.stack([torch.linalg.vector_norm(gap, dim=(1, 2)) for gap in gaps]).square()
+class Matrices(NamedTuple):
+    """What the style of a layer is judged by: share * sums (L, N, N) against a target (1 or L, N, N), and the number
+    format that the slope is asked for in.
+    """
+
+    sums: Tensor
+    target: Tensor
+    share: float
+    exact: torch.dtype
 
 
-def _style_slope(sums: Tensor, target: Tensor, share: float, factor: Tensor, dtype: torch.dtype) -> Tensor:
-    """factor (L,) times share x sums - target, (L, N, N)."""
-    return (torch.sub(target, sums, alpha=share) * -factor[:, None, None]).to(dtype)
+def _style(matrices: Iterable[Matrices], factors: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Squared distances times factors (layers, L), together (L,), and for each layer twice the gradient by its sums."""
+    term, slopes = torch.zeros_like(factors[0]), []
+    for (sums, target, share, exact), factor in zip(matrices, factors, strict=True):
+        gap = torch.sub(target, sums, alpha=share)
+        term += factor * torch.linalg.vector_norm(gap, dim=(1, 2)).square()
+        slopes.append(gap.mul_((-4 * share * factor)[:, None, None]).to(exact))
+    return term, slopes

@@ -101,18 +101,20 @@ class FrameObjective:
         features = activations(self.encoder, content, layers) if on_gpu else self._seen(content)
         return {layer: in_basis(self.encoder, features, layer) for layer in layers}
 
+    @torch.no_grad()
     def _take_targets(self) -> None:
-        """What the frame's activations are and, where the gradient is written out, what the distances of each layer are
-        divided by: the same for all images.
+        """What the frame's activations are and, where the gradient is written out, what squared distances are to be
+        multiplied with, the weights included: the same for all images.
         """
-        kept = self.direct
-        with torch.no_grad():
-            missed = self.missed.frame
-            self.targets = {layer: own + missed[layer] if layer in missed else own for layer, own in self.seen.items()}
-            energy = self.normaliser.style_energy
-            self.style_energies = {layer: energy(target) for layer, target in self.styles.items() if kept}
-            energy = self.normaliser.content_energy
-            self.content_energies = {layer: energy(target) for layer, target in self.targets.items() if kept}
+        missed = self.missed.frame
+        self.targets = {layer: own + missed[layer] if layer in missed else own for layer, own in self.seen.items()}
+        self.style_factors = self.content_factors = torch.zeros(0, device=self.device)
+        if self.direct:
+            wanted, rule, weights = list(self.targets.values()), self.normaliser, self.weights
+            shares = [share / rule.style_energy(self.styles[layer]) for layer, share in self.shares.items()]
+            self.style_factors = torch.stack([share * weights.style for share in shares])
+            means = [1 / (rule.content_energy(target) * len(wanted) * target[0].numel()) for target in wanted]
+            self.content_factors = torch.stack([mean * weights.content for mean in means])
 
     @property
     def written_out(self) -> Direct | None:
@@ -134,8 +136,7 @@ class FrameObjective:
         found = {f"weight {name}": value for name, value in vars(self.weights).items()}
         found |= {f"style {layer}": value for layer, value in self.styles.items()}
         found |= {f"content {layer}": value for layer, value in self.targets.items()}
-        found |= {f"style energy {layer}": value for layer, value in self.style_energies.items()}
-        found |= {f"content energy {layer}": value for layer, value in self.content_energies.items()}
+        found |= {"style factors": self.style_factors, "content factors": self.content_factors}
         found |= {f"missed {layer}": value for layer, value in self.missed.painting.items()}
         return found if self.past is None else found | vars(self.past)
 
@@ -145,8 +146,7 @@ class FrameObjective:
         other.weights = Weights(**{name: value.clone() for name, value in vars(self.weights).items()})
         other.styles = {layer: value.clone() for layer, value in self.styles.items()}
         other.targets = {layer: value.clone() for layer, value in self.targets.items()}
-        other.style_energies = {layer: value.clone() for layer, value in self.style_energies.items()}
-        other.content_energies = {layer: value.clone() for layer, value in self.content_energies.items()}
+        other.style_factors, other.content_factors = self.style_factors.clone(), self.content_factors.clone()
         other.missed = self.missed.mapped(torch.clone)
         other.past = self.past and Past(self.past.warped.clone(), self.past.trust.clone())
         return other

@@ -125,27 +125,29 @@ def test_the_terms_of_pixels_by_a_single_kernel_are_those_of_torch(references):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_style_gaps_and_slopes_by_single_kernels_are_those_of_torch(shared):
-    single = kernels_of("losses_triton")
+@pytest.mark.parametrize("exact", [torch.float32, torch.bfloat16])
+def test_style_by_single_kernels_is_that_of_torch(shared, exact):
     lanes = 1 if shared else 2
     sums, targets = ([torch.rand(many, n, n, device=DEVICE) for n in (16, 40)] for many in (2, lanes))
-    matrices = [(own, target, share) for own, target, share in zip(sums, targets, (0.5, 0.25), strict=True)]
-    torch.testing.assert_close(single.style_gaps(matrices), direct._style_gaps(matrices))
-    factor = torch.tensor([2.0, -3.0], device=DEVICE)
-    for own, target, share in matrices:
-        given = (own, target, share, factor, torch.float32)
-        torch.testing.assert_close(single.style_slope(*given), direct._style_slope(*given))
+    matrices = [direct.Matrices(*given, exact) for given in zip(sums, targets, (0.5, 0.25), strict=True)]
+    factors = torch.tensor([[2.0, 3.0], [0.5, 0.1]], device=DEVICE)
+    (found, slopes), (wanted, others) = (
+        style(matrices, factors) for style in (kernels_of("losses_triton").style, direct._style)
+    )
+    torch.testing.assert_close(found, wanted)
+    for slope, other in zip(slopes, others, strict=True):
+        assert slope.dtype == other.dtype == exact
+        torch.testing.assert_close(slope.float(), other.float(), rtol=1e-5 if exact == torch.float32 else 0.01, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_content_gap_and_its_slope_are_those_inside_the_border(dtype):
-    single = kernels_of("losses_triton")
+def test_content_is_compared_inside_the_border(dtype):
     y, target = numbers(2, 24, 7, 90, dtype=dtype), numbers(2, 24, 5, 88)
-    gap = borders.inside(y).float() - target
-    torch.testing.assert_close(single.content_gap(y, target), gap.square().sum((1, 2, 3)))
-    factor = torch.tensor([2.0, -3.0], device=DEVICE)
-    found = borders.inside(single.content_slope(y, target, factor))
-    torch.testing.assert_close(found, (gap * factor[:, None, None, None]).to(dtype))
+    gap, factor = borders.inside(y).float() - target, torch.tensor([2.0, 3.0], device=DEVICE)
+    term, slope = kernels_of("losses_triton").content(y, target, factor)
+    torch.testing.assert_close(term, factor * gap.square().sum((1, 2, 3)))
+    wanted = (2 * gap * factor[:, None, None, None]).to(dtype)
+    torch.testing.assert_close(borders.inside(slope), wanted, rtol=1e-6 if dtype == torch.float32 else 0.01, atol=0)
 
 
 # ---------------------------------------------------------------------------------------------- together
