@@ -58,6 +58,26 @@ def _gaps(target, template, y, x, dy, dx, height, width, known, PIXELS: tl.const
 
 
 @triton.jit
+def _sobel(image, i, j, height, width, known):
+    """Slopes of the image (down, across)."""
+    down = _at(image, i + 1, j, height, width, known) - _at(image, i - 1, j, height, width, known)
+    across = _at(image, i, j + 1, height, width, known) - _at(image, i, j - 1, height, width, known)
+    down, across = 0.25 * down, 0.25 * across
+    for side in tl.static_range(-1, 2, 2):
+        after, before = (
+            _at(image, i + 1, j + side, height, width, known),
+            _at(image, i - 1, j + side, height, width, known),
+        )
+        down += 0.125 * (after - before)
+        after, before = (
+            _at(image, i + side, j + 1, height, width, known),
+            _at(image, i + side, j - 1, height, width, known),
+        )
+        across += 0.125 * (after - before)
+    return down, across
+
+
+@triton.jit
 def _search(
     found,
     start,
@@ -84,23 +104,12 @@ def _search(
     known = there[:, None] & (e >= 0)[None, :]
     source += pair * height * width
     target += pair * height * width
-    down, across = tl.zeros((PATCHES, PIXELS), tl.float32), tl.zeros((PATCHES, PIXELS), tl.float32)
-    for side in tl.static_range(-1, 2):  # Sobel's
-        share = 0.25 if side == 0 else 0.125
-        down += share * _at(source, i + 1, j + side, height, width, known)
-        down -= share * _at(source, i - 1, j + side, height, width, known)
-        across += share * _at(source, i + side, j + 1, height, width, known)
-        across -= share * _at(source, i + side, j - 1, height, width, known)
-    down, across = _even(down, PIXELS), _even(across, PIXELS)
     template = _even(_at(source, i, j, height, width, known), PIXELS)
-    yy, xx, xy = tl.sum(down * down, axis=1), tl.sum(across * across, axis=1), tl.sum(down * across, axis=1)
-    scale = 1 / tl.maximum(xx * yy - xy * xy, 1e-3)
     y, x = i.to(tl.float32), j.to(tl.float32)
     flows = start + 2 * pair * count
     first_dx = tl.load(flows + p, mask=there, other=0.0)
     first_dy = tl.load(flows + count + p, mask=there, other=0.0)
-    best_dx, best_dy, dx, dy = first_dx, first_dy, first_dx, first_dy
-    _, best = _gaps(target, template, y, x, dy, dx, height, width, known, PIXELS)
+    gap, best = _gaps(target, template, y, x, first_dy, first_dx, height, width, known, PIXELS)
     for turn in range(8):
         over = turn + turn // 4  # of nine, all but the middle
         near_row = tl.minimum(tl.maximum(row + over // 3 - 1, 0), rows - 1)
@@ -108,21 +117,23 @@ def _search(
         near = near_row * columns + near_column
         dx = tl.load(flows + near, mask=there, other=0.0)
         dy = tl.load(flows + count + near, mask=there, other=0.0)
-        _, error = _gaps(target, template, y, x, dy, dx, height, width, known, PIXELS)
+        new, error = _gaps(target, template, y, x, dy, dx, height, width, known, PIXELS)
         better = error < best
-        best = tl.where(better, error, best)
-        best_dx, best_dy = tl.where(better, dx, best_dx), tl.where(better, dy, best_dy)
-    first_dx, first_dy, dx, dy = best_dx, best_dy, best_dx, best_dy
-    gap, _ = _gaps(target, template, y, x, dy, dx, height, width, known, PIXELS)
+        best, gap = tl.where(better, error, best), tl.where(better[:, None], new, gap)
+        first_dx, first_dy = tl.where(better, dx, first_dx), tl.where(better, dy, first_dy)
+    down, across = _sobel(source, i, j, height, width, known)
+    down, across = _even(down, PIXELS), _even(across, PIXELS)
+    yy, xx, xy = tl.sum(down * down, axis=1), tl.sum(across * across, axis=1), tl.sum(down * across, axis=1)
+    scale = 1 / tl.maximum(xx * yy - xy * xy, 1e-3)
+    best_dx, best_dy = first_dx, first_dy
     for _ in range(STEPS):
         of_x, of_y = tl.sum(gap * across, axis=1), tl.sum(gap * down, axis=1)
         dx = best_dx - scale * (yy * of_x - xy * of_y)
         dy = best_dy - scale * (xx * of_y - xy * of_x)
         new, error = _gaps(target, template, y, x, dy, dx, height, width, known, PIXELS)
         better = error < best  # where not, the same step is found again
-        best = tl.where(better, error, best)
+        best, gap = tl.where(better, error, best), tl.where(better[:, None], new, gap)
         best_dx, best_dy = tl.where(better, dx, best_dx), tl.where(better, dy, best_dy)
-        gap = tl.where(better[:, None], new, gap)
     lost = (best_dx - first_dx) * (best_dx - first_dx) + (best_dy - first_dy) * (best_dy - first_dy) > PATCH * PATCH
     tl.store(found + 2 * pair * count + p, tl.where(lost, first_dx, best_dx), mask=there)
     tl.store(found + (2 * pair + 1) * count + p, tl.where(lost, first_dy, best_dy), mask=there)
