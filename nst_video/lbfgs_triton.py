@@ -2,7 +2,7 @@
 
 The same as `LBFGS` in optimizers.py does with torch, where fifty steps on a few numbers each take longer than the two
 passes over the pairs. Those passes are all that takes time here: one for every product that may be needed, whatever is
-decided, and one that keeps what is kept and combines the direction. Neither step nor change of the gradient is written
+decided, and one that keeps what is kept and combines the next trial. Neither step nor change of the gradient is written
 but as a pair: to subtract once more is faster than to read.
 """
 
@@ -17,9 +17,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from nst_video.optimizers import LBFGS
 
-_PROGRAMS = 256  # of a lane, at most, that share its pixels: two on each processor of an A100 or H100
+_PROGRAMS = 256  # of a lane, at most, that share its pixels: about two on each processor of an H100
 _NUMBERS = 8192  # of the pairs, that such a program has at a time
-_BLOCK = 512  # pixels of the direction for one program
+_BLOCK = 512  # pixels of the next trial for one program
 
 
 @triton.jit
@@ -49,7 +49,7 @@ def _eight(a, b, c, d, e, f, TILE: tl.constexpr):
     return tl.reshape(tl.join(even, odd), (TILE, 8))
 
 
-@triton.jit(do_not_specialize=["turns"])
+@triton.jit
 def _multiply(
     products,
     squares,
@@ -65,7 +65,6 @@ def _multiply(
     slope,
     decrease,
     pixels,
-    turns,
     M: tl.constexpr,
     ROWS: tl.constexpr,
     TILE: tl.constexpr,
@@ -79,9 +78,9 @@ def _multiply(
     lines = pairs + (lane * 2 * M + row)[:, None] * pixels
     of_step, of_change = tl.zeros((ROWS, TILE // 4), tl.float32), tl.zeros((ROWS, TILE // 4), tl.float32)
     of_kept, own = tl.zeros((ROWS, TILE // 4), tl.float32), tl.zeros((TILE, 8), tl.float32)
-    for turn in range(turns):
-        # All programs together go through memory from its beginning to its end.
-        at = (turn * tl.num_programs(1) + program) * TILE + tl.arange(0, TILE)
+    first = program * TILE
+    while first < pixels:  # all programs together go through memory from its beginning to its end
+        at = first + tl.arange(0, TILE)
         known = at < pixels
         vectors = tl.load(lines + at[None, :], mask=(row < 2 * M)[:, None] & known[None, :], other=0.0)
         new = tl.load(trial + lane * pixels + at, mask=known, other=0.0)
@@ -94,11 +93,12 @@ def _multiply(
         of_kept += _fours(vectors * kept[None, :], ROWS, TILE)
         one = _eight(step, step, change, step, change, kept, TILE)
         own += one * _eight(change, step, change, kept, kept, kept, TILE)
-    place = lane * tl.num_programs(1) + program
-    first, there = products + place * 6 * M + row, row < 2 * M
-    tl.store(first, tl.sum(of_step, axis=1), mask=there)
-    tl.store(first + 2 * M, tl.sum(of_change, axis=1), mask=there)
-    tl.store(first + 4 * M, tl.sum(of_kept, axis=1), mask=there)
+        first += tl.num_programs(1) * TILE
+    place, there = lane * tl.num_programs(1) + program, row < 2 * M
+    products += place * 6 * M + row
+    tl.store(products, tl.sum(of_step, axis=1), mask=there)
+    tl.store(products + 2 * M, tl.sum(of_change, axis=1), mask=there)
+    tl.store(products + 4 * M, tl.sum(of_kept, axis=1), mask=there)
     tl.store(squares + place * 8 + tl.arange(0, 8), tl.sum(own, axis=0))
 
 
@@ -227,7 +227,6 @@ def _aim(
 
 @triton.jit
 def _combine(
-    direction,
     trial,
     image,
     gradient,
@@ -235,6 +234,7 @@ def _combine(
     pairs,
     coefficients,
     scales,
+    length,
     slot,
     accepted,
     stored,
@@ -242,15 +242,16 @@ def _combine(
     M: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Image, gradient and pair where they are kept, and the direction, of a block of pixels."""
+    """Image, gradient and pair where they are kept, and the next trial, of a block of pixels."""
     lane = tl.program_id(0).to(tl.int64)
     # Backwards: the end of what was multiplied last is still in the cache.
     at = (tl.num_programs(1) - 1 - tl.program_id(1)) * BLOCK + tl.arange(0, BLOCK)
     accept, store, newest = tl.load(accepted + lane) != 0, tl.load(stored + lane) != 0, tl.load(slot + lane)
     known, kept, new = at < pixels, at < tl.where(accept, pixels, 0), at < tl.where(store, pixels, 0)
+    trial += lane * pixels
     image += lane * pixels
     before += lane * 3 * pixels
-    tried, here = tl.load(trial + lane * pixels + at, mask=known), tl.load(image + at, mask=known)
+    tried, here = tl.load(trial + at, mask=known), tl.load(image + at, mask=known)
     after, last = _finite(tl.load(gradient + lane * pixels + at, mask=known)), tl.load(before + at, mask=known)
     # A step that is not stored may be no number.
     step, change = tl.where(store, tried - here, 0.0), tl.where(store, after - last, 0.0)
@@ -263,30 +264,30 @@ def _combine(
         total += tl.load(weights + row) * tl.load(line + at, mask=others, other=0.0)
         line += pixels
     first = pairs + (lane * 2 * M + newest) * pixels + at
-    tl.store(direction + lane * pixels + at, total, mask=known)
+    tl.store(trial + at, tl.where(accept, tried, here) + tl.load(length + lane) * total, mask=known)
     tl.store(image + at, tried, mask=kept)
     tl.store(before + at, after, mask=kept)
     tl.store(first, step, mask=new)
     tl.store(first + M * pixels, change, mask=new)
 
 
-def update(solver: "LBFGS", trial: Tensor, loss: Tensor, gradient: Tensor, *, decrease: float, least: float) -> Tensor:
-    """Take in the loss (L,) and gradient (L, n) at a trial image (L, n); bool (L,): accepted.
+def update(solver: "LBFGS", loss: Tensor, gradient: Tensor, *, decrease: float, least: float) -> Tensor:
+    """Take in the loss (L,) and gradient (L, n) at the trial image; bool (L,): accepted.
 
     decrease, least: constants of optimizers.py.
     """
+    trial, memory, m = solver.trial, solver.memory, solver.memory.history
     lanes, pixels = trial.shape
-    memory, m = solver.memory, solver.memory.history
     rows = triton.next_power_of_2(2 * m)
     tile = min(max(_NUMBERS // rows, 16), 1024)
-    turns = triton.cdiv(triton.cdiv(pixels, tile), _PROGRAMS)
-    programs = triton.cdiv(pixels, turns * tile)
+    turns = triton.cdiv(pixels, tile * _PROGRAMS)
+    programs = triton.cdiv(pixels, tile * turns)
     parts = trial.new_empty((lanes, programs, 6 * m)), trial.new_empty((lanes, programs, 8))
     accepted, stored = (torch.empty(lanes, dtype=torch.bool, device=trial.device) for _ in range(2))
     vectors = (trial, solver.image, gradient.contiguous(), solver.gradient, memory.pairs)
     known = (loss, solver.loss, solver.length, solver.slope)
     wide = {"M": m, "ROWS": rows, "TILE": tile}
-    _multiply[(lanes, programs)](*parts, accepted, *vectors, *known, decrease, pixels, turns, **wide)
+    _multiply[(lanes, programs)](*parts, accepted, *vectors, *known, decrease, pixels, **wide)
     coefficients, scales = trial.new_empty((lanes, 2 * m)), trial.new_empty(lanes)
     _aim[(lanes,)](
         *parts,
@@ -308,7 +309,7 @@ def update(solver: "LBFGS", trial: Tensor, loss: Tensor, gradient: Tensor, *, de
         PAIRS=triton.next_power_of_2(m),
         PARTS=triton.next_power_of_2(programs),
     )
-    decided = (coefficients, scales, solver.slot, accepted, stored)
+    decided = (coefficients, scales, solver.length, solver.slot, accepted, stored)
     blocks = (lanes, triton.cdiv(pixels, _BLOCK))
-    _combine[blocks](solver.direction, *vectors, *decided, pixels, M=m, BLOCK=_BLOCK)
+    _combine[blocks](*vectors, *decided, pixels, M=m, BLOCK=_BLOCK)
     return accepted
