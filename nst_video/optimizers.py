@@ -218,7 +218,8 @@ class LBFGS(_Solver):
         # What is multiplied with the pairs, (L, 3, n): the pair at the slot where the newest one may have gone, and the
         # gradient.
         self.probes = self.image.new_zeros((lanes, 3, pixels))
-        self.gradient, self.direction = self.probes[:, 2], torch.zeros_like(self.image)
+        self.gradient = self.probes[:, 2]
+        self.trial = self.image.clone()  # where the loss is evaluated next
         self.slot = self.memory.head.clone()
         self.loss = self.image.new_full((lanes,), math.inf)
         self.length, self.slope = torch.ones_like(self.loss), torch.zeros_like(self.loss)
@@ -226,7 +227,8 @@ class LBFGS(_Solver):
 
     def begin(self, image: Tensor, curvature: Curvature | None) -> None:
         """Start anew from an image of the same shape, with pairs of another search or none; nothing is evaluated."""
-        self.image.copy_(image.flatten(1))
+        for own in (self.image, self.trial):
+            own.copy_(image.flatten(1))
         if curvature is None:
             for value in vars(self.memory).values():
                 value.zero_()
@@ -234,7 +236,6 @@ class LBFGS(_Solver):
             curvature.written_to(self.memory)
         self.slot.copy_(self.memory.head)
         self.gradient.zero_()
-        self.direction.zero_()
         self.loss.fill_(math.inf)
         self.length.fill_(1.0)
         self.slope.zero_()
@@ -251,24 +252,23 @@ class LBFGS(_Solver):
 
     def advance(self) -> dict[str, Tensor]:
         """One evaluation at the trial image; keeps it where the loss fell enough, else halves that lane's step."""
-        trial = torch.addcmul(self.image, self.length[:, None], self.direction)
-        loss, gradient, row = self._evaluate(trial)
-        single = kernels("lbfgs_triton", trial.device)
+        loss, gradient, row = self._evaluate(self.trial)
+        single = kernels("lbfgs_triton", self.trial.device)
         if single is None:
-            accept = self._update(trial, loss, gradient)
+            accept = self._update(loss, gradient)
         else:
-            accept = single.update(self, trial, loss, gradient, decrease=_SUFFICIENT_DECREASE, least=_LEAST_CURVATURE)
+            accept = single.update(self, loss, gradient, decrease=_SUFFICIENT_DECREASE, least=_LEAST_CURVATURE)
         return row | {"accepted": accept}
 
-    def _update(self, trial: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
-        """Take in the loss (L,) and gradient (L, n) at a trial image (L, n); bool (L,): where it was accepted."""
+    def _update(self, loss: Tensor, gradient: Tensor) -> Tensor:
+        """Take in the loss (L,) and gradient (L, n) at the trial image; bool (L,): where it was accepted."""
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         enough = self.loss + _SUFFICIENT_DECREASE * self.length * self.slope
         accept = loss.isfinite() & ((loss <= enough) | ~self.loss.isfinite())
-        torch.sub(trial, self.image, out=self.probes[:, 0])
+        torch.sub(self.trial, self.image, out=self.probes[:, 0])
         torch.sub(gradient, self.gradient, out=self.probes[:, 1])
         self._remember(loss.isfinite())
-        torch.where(accept[:, None], trial, self.image, out=self.image)
+        torch.where(accept[:, None], self.trial, self.image, out=self.image)
         torch.where(accept[:, None], gradient, self.gradient, out=self.gradient)
         torch.where(accept, loss, self.loss, out=self.loss)
         torch.where(accept, torch.ones_like(self.length), self.length * 0.5, out=self.length)
@@ -293,7 +293,7 @@ class LBFGS(_Solver):
         torch.where(store, (self.slot + 1) % m, self.slot, out=memory.head)
 
     def _aim(self) -> None:
-        """The next direction, from one pass over the pairs for the products and one to combine them."""
+        """The next trial, from one pass over the pairs for the products and one to combine them."""
         memory, m, slot = self.memory, self.memory.history, self.slot
         with_s, with_y, with_g = _products(self.probes, memory.pairs).unbind(1)
         memory.sy[self.lanes, slot, :] = with_s[:, m:]
@@ -310,8 +310,8 @@ class LBFGS(_Solver):
         coefficients = torch.where(downhill[:, None], coefficients, 0.0)
         scale = torch.where(downhill, scale, plain)
         torch.where(downhill, down, -plain * length.square(), out=self.slope)
-        torch.mul(self.gradient, -scale[:, None], out=self.direction)
-        self.direction.sub_((coefficients[:, None] @ memory.pairs).squeeze(1))
+        back = (coefficients[:, None] @ memory.pairs).squeeze(1).addcmul_(scale[:, None], self.gradient)
+        torch.addcmul(self.image, self.length[:, None], back, value=-1, out=self.trial)
 
 
 _CHUNKS = 256  # of the pixels, that a GPU multiplies at once

@@ -281,6 +281,11 @@ def ring_of(lanes, history):
     return curvature.moved(lambda pairs: pairs)
 
 
+def direction(solver):
+    """Where each lane (L, n) goes next."""
+    return (solver.trial - solver.image) / solver.length[:, None]
+
+
 def relative_gap(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
@@ -298,7 +303,7 @@ def test_the_direction_is_that_of_the_two_loop_recursion():
     )
     for lane, pairs in enumerate(lanes):
         expected = two_loop(pairs[-10:], slopes[lane].flatten().numpy())
-        assert relative_gap(solver.direction[lane].numpy(), expected) < 1e-3, counts[lane]
+        assert relative_gap(direction(solver)[lane].numpy(), expected) < 1e-3, counts[lane]
 
 
 @pytest.mark.parametrize("evaluations", [2, 6, 31])
@@ -317,7 +322,7 @@ def test_the_pairs_gathered_on_the_way_give_the_direction_of_the_two_loop_recurs
             pairs.append((s, y))
         at = trial if bool(solver.accepted[trial]) else at
     assert pairs
-    assert relative_gap(solver.direction[0].numpy(), two_loop(pairs[-7:], gradients[at])) < 2e-2
+    assert relative_gap(direction(solver)[0].numpy(), two_loop(pairs[-7:], gradients[at])) < 2e-2
 
 
 def test_a_pair_without_curvature_is_not_stored():
@@ -327,7 +332,7 @@ def test_a_pair_without_curvature_is_not_stored():
     for _ in range(5):
         concave.iterate()
     assert not concave.memory.filled.any()
-    assert (concave.direction * concave.gradient).sum() < 0
+    assert (direction(concave) * concave.gradient).sum() < 0
 
 
 def test_curvature_carried_over_speeds_up_a_related_problem():
@@ -389,7 +394,7 @@ def test_a_pair_that_a_move_robs_of_its_curvature_is_dropped():
         history=5,
     )
     expected = two_loop(lanes[0][:4], slope.flatten().numpy())
-    assert relative_gap(solver.direction[0].numpy(), expected) < 1e-3
+    assert relative_gap(direction(solver)[0].numpy(), expected) < 1e-3
 
 
 # ------------------------------------------------------------------------------------------ on the device

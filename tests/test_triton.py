@@ -3,6 +3,7 @@ all of them can be compiled for the GPUs there are, which needs none.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from nst_video.direct import Direct
 from nst_video.encoders import load_encoder
 from nst_video.kernels import kernels
 from nst_video.objective import FrameObjective, Past, Weights, style_statistics
-from nst_video.optimizers import minimise
+from nst_video.optimizers import LBFGS, minimise
 from nst_video.options import LookOptions
 
 pytest.importorskip("triton", reason="Triton comes with torch for Linux on x86-64")
@@ -204,6 +205,94 @@ def test_the_update_by_single_kernels_is_that_of_torch(monkeypatch):
         torch.testing.assert_close(one.record["loss"], other.record["loss"], rtol=1e-2, atol=0)
         assert torch.equal(one.curvature.filled, other.curvature.filled)
         assert torch.equal(one.curvature.head, other.curvature.head)
+
+
+def unruly(image, turn):
+    """Loss and gradient of six lanes at an image (6, n): one is a quadratic, the others fail in ways of their own."""
+    bend = torch.logspace(-1, 0, image.shape[1], device=DEVICE) * image.new_tensor([1, 0.5, 2, -1, -0.1, 1])[:, None]
+    gap = image - torch.linspace(-1, 1, image.shape[1], device=DEVICE)
+    loss, gradient = 0.5 * (bend * gap.square()).sum(1), bend * gap
+    loss[1] += 1e4 * (turn in (3, 7, 8))  # a pair, though the trial is rejected
+    loss[2] += math.nan if turn in (2, 5) else 0
+    gradient[2, ::7] *= math.inf if turn == 4 else 1
+    loss[4] += 1e6 * (turn % 2)  # rejected, and no pair
+    return loss, gradient
+
+
+def assert_same_state(found, wanted):
+    """All that a search goes on from: bit for bit, but for what is summed up."""
+    for name in ("image", "gradient", "loss", "length"):
+        assert torch.equal(getattr(found, name).nan_to_num(9), getattr(wanted, name).nan_to_num(9)), name
+    for name in ("pairs", "filled", "head"):
+        assert torch.equal(getattr(found.memory, name), getattr(wanted.memory, name)), name
+    for name in ("sy", "yy"):
+        torch.testing.assert_close(getattr(found.memory, name), getattr(wanted.memory, name), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.slope, wanted.slope, rtol=1e-4, atol=0)
+    assert torch.equal(found.trial.isnan(), wanted.trial.isnan())
+    gap, step, image = (
+        vectors.nan_to_num(0).norm(dim=1)
+        for vectors in (found.trial - wanted.trial, wanted.trial - wanted.image, wanted.image)
+    )
+    assert (gap <= 1e-4 * step + 1e-7 * image).all(), gap
+
+
+@pytest.mark.parametrize("history", [1, 3, 6, 10])
+def test_each_update_by_single_kernels_is_that_of_torch(monkeypatch, history):
+    single = kernels_of("lbfgs_triton")
+    monkeypatch.setattr(single, "_PROGRAMS", 2)  # so that each has several turns
+    constants = {"decrease": optimizers._SUFFICIENT_DECREASE, "least": optimizers._LEAST_CURVATURE}
+    image = torch.randn(6, 3, 7, 61, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(5))
+    image[5, 0, 0, 0] = math.nan
+    given = {"first_step": 0.05, "curvature": None, "history": history}
+    plain, other = (LBFGS(lambda x: ((x * 0).sum((1, 2, 3)), {}), image, **given) for _ in range(2))
+    for solver in (plain, other):
+        solver.begin(image, None)
+    cases = set()
+    for turn in range(12):
+        newest = plain.memory.pairs.clone()
+        other.trial.copy_(plain.trial)
+        loss, gradient = unruly(plain.trial, turn)
+        accepted, found = plain._update(loss, gradient), single.update(other, loss, gradient, **constants)
+        assert torch.equal(found, accepted)
+        assert_same_state(other, plain)
+        stored = (plain.memory.pairs != newest).any(2).any(1)
+        cases |= set(zip(accepted.tolist(), stored.tolist(), strict=True))
+    assert len(cases) == 4
+    assert plain.memory.filled[:2].all()
+    assert not plain.memory.filled[3:].any()
+
+
+MINIMUM = torch.linspace(-1, 1, 273).view(1, 3, 7, 13)
+
+
+def quadratic(image):
+    bend = torch.logspace(-1, 0, 273).view(MINIMUM.shape)
+    return 0.5 * ((image - MINIMUM.to(DEVICE)).square() * bend.to(DEVICE)).sum((1, 2, 3)), {}
+
+
+@pytest.mark.parametrize("history", [1, 3, 6, 10])
+def test_single_kernels_find_a_known_minimum(monkeypatch, history):
+    monkeypatch.setattr(optimizers, "kernels", kernels_of)
+    start = torch.zeros(1, 3, 7, 13, device=DEVICE)
+    found = minimise(quadratic, start, evaluations=40, history=history, first_step=1.0)
+    assert not found.accepted.all()
+    torch.testing.assert_close(found.image, MINIMUM.to(DEVICE), rtol=0, atol=1e-3)
+
+
+def test_a_solver_that_begins_anew_with_the_pairs_of_another_is_as_good_as_a_new_one(monkeypatch):
+    monkeypatch.setattr(optimizers, "kernels", kernels_of)
+    image = torch.ones(2, 3, 7, 13, device=DEVICE)
+    carried = minimise(quadratic, image, evaluations=7, history=4).curvature
+    used = LBFGS(quadratic, -image, first_step=0.05, curvature=None, history=4)
+    used.iterate()
+    used.begin(2 * image, carried)
+    used.iterate()
+    fresh = LBFGS(quadratic, 2 * image, first_step=0.05, curvature=carried, history=4)
+    for solver in (used, fresh):
+        for _ in range(3):
+            solver.iterate()
+    assert all(torch.equal(value, getattr(fresh.memory, name)) for name, value in vars(used.memory).items())
+    assert torch.equal(used.image, fresh.image)
 
 
 # ---------------------------------------------------------------------------------------------- flow
