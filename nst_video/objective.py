@@ -10,6 +10,7 @@ from torch import Tensor
 from nst_video import losses
 from nst_video.direct import NETWORKS, Direct, activations, can_evaluate
 from nst_video.encoders import Encoder, mixed
+from nst_video.optimizers import overwrite
 from nst_video.options import LookOptions
 
 
@@ -153,9 +154,7 @@ class FrameObjective:
 
     def take(self, other: "FrameObjective") -> None:
         """Become `other`, which has the same structure, by overwriting every tensor."""
-        theirs = other.tensors()
-        for name, value in self.tensors().items():
-            value.copy_(theirs[name])
+        overwrite(self.tensors().values(), other.tensors().values())
 
     def aimed_at(self, styles: Mapping[str, Tensor], missed: Missed | None = None) -> "FrameObjective":
         """The same with other target Gram matrices (1 or L, N, N), and with something else missed where it is given."""

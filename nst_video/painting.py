@@ -1,5 +1,6 @@
 """Painting: the lanes of a plan side by side, each frame from what the one before it in its lane left."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Generator, Hashable, Iterator, Sequence
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nst_video.batches import LaneState, join_motions, join_states, split_state
-from nst_video.colors import to_rgb
+from nst_video.colors import to_pixels
 from nst_video.controls import Controls
 from nst_video.curves import controls_at
 from nst_video.errors import InputError
@@ -22,6 +23,7 @@ from nst_video.motion import Motion
 from nst_video.painted import FrameReport, Painted, Round, Standing
 from nst_video.plan import Plan
 from nst_video.stylizers import FrameStylizer
+from nst_video.transfer import downloaded
 from nst_video.upcoming import Feed, Upcoming
 
 if TYPE_CHECKING:
@@ -143,19 +145,21 @@ def _together(plan: Plan, stylizer: FrameStylizer, works: Sequence[_Work]) -> It
     """Paint frames as one batch; gives those that are kept."""
     begun = time.perf_counter()
     before = [work.painter.image for work in works]
-    images = _step(plan, stylizer, works).split(1)
+    painted = _step(plan, stylizer, works)
+    images, pixels = painted.split(1), to_pixels(painted)
     # A picture that lasts may be zoomed into, of which the motion, which is none, knows nothing.
     lasting = plan.options.duration is not None
     errors = [
         None if lasting else _error(image, old, work) for image, old, work in zip(images, before, works, strict=True)
     ]
     joints = [_joint(image, work) for image, work in zip(images, works, strict=True)]
-    after = to_rgb(torch.cat(images))  # waits for the device, the only time for these frames
+    after, numbers = _read(pixels, [*errors, *joints])
     took = (time.perf_counter() - begun) / len(works)
-    for work, image, rgb, error, joint in zip(works, images, after, errors, joints, strict=True):
+    measured = zip(numbers[: len(works)], numbers[len(works) :], strict=True)
+    for work, image, rgb, (error, joint) in zip(works, images, after, measured, strict=True):
         _go_on(work.painter, work.frame, image)
         if work.frame.number >= work.painter.lane.first:
-            yield _painted(plan, work, rgb, took, _read(error), _read(joint))
+            yield _painted(plan, work, rgb, took, error, joint)
 
 
 def _step(plan: Plan, stylizer: FrameStylizer, works: Sequence[_Work]) -> Tensor:
@@ -200,9 +204,15 @@ def _joint(image: Tensor, work: _Work) -> Tensor | None:
     return warp_errors(after.anchor, image, joint.flows[:, 0], joint.trust[:, 0])
 
 
-def _read(error: Tensor | None) -> float | None:
-    """The number, or None where no place could be trusted."""
-    return None if error is None or bool(error.isnan()) else float(error)
+def _read(pixels: Tensor, measured: Sequence[Tensor | None]) -> tuple[np.ndarray, list[float | None]]:
+    """Both on the host, which waits for the device here and else only in a step of the stylizer; of what was measured
+    (1,) the numbers, None where there is none and where no place could be trusted.
+    """
+    there = [one for one in measured if one is not None]
+    rgb, *read = downloaded(pixels, *([torch.cat(there)] if there else []))
+    numbers = iter(read[0].tolist() if read else [])
+    found = [None if one is None else next(numbers) for one in measured]
+    return rgb.numpy(), [None if number is None or math.isnan(number) else number for number in found]
 
 
 def _painted(

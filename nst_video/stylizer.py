@@ -86,6 +86,7 @@ class Stylizer:
         self.mix = tuple(weight for _, weight in styles)
         self.graphs = Graphs()
         self._grams: dict[tuple[int, bool], list[Statistics]] = {}
+        self._mixed: dict[tuple[int, bool], tuple[tuple[float, ...], Statistics]] = {}
 
     def initial_state(self, seed: int | None = None) -> State:
         """The state before the first frame of a shot; `seed` is the options' unless given."""
@@ -197,10 +198,10 @@ class Stylizer:
             optimizer=self.effort.optimizer,
             history=self.effort.history,
         )
-        found = search(start, curvature=curvature, consume=True, first_step=_FIRST_STEP)
+        found = search(start, curvature=curvature, consume=True, first_step=_FIRST_STEP).read()
         if bool(found.loss.isfinite().all()):
             return found
-        again = search(content, first_step=_CAREFUL * _FIRST_STEP)
+        again = search(content, first_step=_CAREFUL * _FIRST_STEP).read()
         found = found.with_lanes(~found.loss.isfinite(), again)
         if not bool(found.loss.isfinite().all()):
             raise NstVideoError(f"the loss is not finite: {_terms(found)}; try smaller weights or --precision fp32")
@@ -254,7 +255,7 @@ class Stylizer:
         the teacher sees them in layers of which it is known what is missed.
         """
         targets = self._style(image, controls, taught=False)
-        targets |= {layer: targets[layer] + added for layer, added in correction.items()}
+        targets = targets | {layer: targets[layer] + added for layer, added in correction.items()}
         completed = targets.keys() & missed.painting.keys()
         taught = self._style(image, controls, taught=True) if completed else {}
         return targets | {layer: taught[layer] for layer in completed}
@@ -282,12 +283,14 @@ class Stylizer:
         if (side, taught) not in self._grams:
             tile = self._style_tile(image)
             self._grams[side, taught] = [self._statistics(self._at(style, side), taught, tile) for style in self.styles]
-        mix = controls.style_mix or self.mix
-        pairs = list(zip([weight / sum(mix) for weight in mix], self._grams[side, taught], strict=True))
-        return {
-            layer: torch.stack([share * grams[layer] for share, grams in pairs]).sum(0)
-            for layer in self._grams[side, taught][0]
-        }
+        mix = tuple(controls.style_mix or self.mix)
+        kept = self._mixed.get((side, taught))
+        if kept is None or kept[0] != mix:  # mostly it stays as it is
+            pairs = list(zip([weight / sum(mix) for weight in mix], self._grams[side, taught], strict=True))
+            layers = self._grams[side, taught][0]
+            found = {layer: torch.stack([share * grams[layer] for share, grams in pairs]).sum(0) for layer in layers}
+            kept = self._mixed[side, taught] = (mix, found)
+        return kept[1]
 
     def _at(self, style: Tensor, long_side: int) -> Tensor:
         """A style picture with this long side, or larger where the encoder needs it."""

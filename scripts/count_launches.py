@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from tiny import texture  # noqa: E402
 
-from nst_video import borders, colors, direct, frozen, graphs, objective, padded, painting, stylizer, winograd  # noqa: E402
+from nst_video import borders, direct, frozen, graphs, objective, optimizers, padded, painting, stylizer, winograd  # noqa: E402
 from nst_video.colors import to_image  # noqa: E402
 from nst_video.controls import Controls  # noqa: E402
 from nst_video.encoders import load_encoder  # noqa: E402
@@ -56,11 +56,11 @@ PARTS: list[tuple[Any, str, str]] = [
     (graphs.Graphs, "minimise", "minimisation: in and out of the graph, replays"),
     (Stylizer, "_look", "look of the teacher at the painting"),
     (Stylizer, "_missed_of", "look of the teacher at the frame"),
-    (stylizer, "report_of", "report"),
+    (optimizers.Minimum, "read", "report"),
     (Stylizer, "_remember", "state for the next frame"),
     (painting, "_error", "E_warp"),
-    (painting, "_read", "E_warp"),
-    (painting, "to_rgb", "picture to the host"),
+    (painting, "to_pixels", "picture to the host"),
+    (painting, "_read", "picture to the host"),
 ]
 TERMS = ("loss", "content", "style", "tv", "range", "temporal", "accepted")
 HOLE = 16  # pixels at the right that nothing is known of
@@ -114,14 +114,15 @@ class Counted:
 
         return single
 
-    def downloaded(self, tensor: Tensor) -> Tensor:
-        """A tensor on the host, for which it waits."""
-        self.add(LAUNCHES)
+    def downloaded(self, *tensors: Tensor) -> list[Tensor]:
+        """Tensors on the host, which waits for them once."""
         self.add(WAITS)
-        with self.nothing():
-            copy = tensor.detach().clone()
-        self.on_host[copy.untyped_storage().data_ptr()] = copy
-        return copy
+        return [self.on_the_host(self.as_one(torch.clone)(tensor)) for tensor in tensors]
+
+    def on_the_host(self, tensor: Tensor) -> Tensor:
+        """The same, of which what is done counts no more."""
+        self.on_host[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
 
 
 class Operations(TorchDispatchMode):
@@ -137,7 +138,7 @@ class Operations(TorchDispatchMode):
         if given and all(leaf.untyped_storage().data_ptr() in self.counted.on_host for leaf in given):
             for leaf in torch.utils._pytree.tree_leaves(result):
                 if isinstance(leaf, Tensor):
-                    self.counted.on_host[leaf.untyped_storage().data_ptr()] = leaf
+                    self.counted.on_the_host(leaf)
             return result
         name = func._schema.name.removeprefix("aten::")
         view = any(found.alias_info is not None and not found.alias_info.is_write for found in func._schema.returns)
@@ -161,7 +162,7 @@ class AsOnGpu(TorchFunctionMode):
         if func == Tensor.is_cuda.__get__:
             return True
         if func is Tensor.cpu:
-            return self.counted.downloaded(*args)
+            return self.counted.downloaded(*args)[0]
         if func is torch.cudnn_convolution_relu:
             x, weight, bias, stride, padding, *_ = args
             return self.counted.as_one(lambda: F.conv2d(x, weight, bias, stride, padding).relu_())()
@@ -216,7 +217,7 @@ def on_gpu(counted: Counted) -> Iterator[None]:
             stack.enter_context(patch.object(owner, name, counted.within(part, getattr(owner, name))))
         for owner, name, instead in (
             (padded, "steps_on", lambda device: steps),
-            (colors, "downloaded", counted.downloaded),
+            *((module, "downloaded", counted.downloaded) for module in (optimizers, painting)),
             (winograd, "suits", lambda weight: False),
             (frozen.PictureKernel, "suits", lambda weight: False),
             (graphs.Graphs, "_capture", captured_by(counted)),
@@ -275,7 +276,8 @@ def count(name: str, *, size: int, iterations: int, precision: str, hole: bool) 
             state = after_a_first_frame(painter, frame.image)
         one = painting._Painter(lane, 1, iter(()), painting.deque(), state, frame.image, None)
         for number in range(1, 5):  # the first two make ready what stays
-            frame = upcoming(number, size, hole=hole)
+            with counted.nothing():
+                frame = upcoming(number, size, hole=hole)
             kind = "with a look" if painter._looks(one.state.frame, one.state) else "without a look"
             counted.found = {}
             list(painting._together(plan, painter, [painting._Work(one, frame, frame.motion, Controls())]))
