@@ -12,18 +12,24 @@ from nst_video.direct import NETWORKS, Direct, activations, can_evaluate
 from nst_video.encoders import Encoder, mixed
 from nst_video.optimizers import overwrite
 from nst_video.options import LookOptions
+from nst_video.transfer import uploaded
 
 
 @dataclass(frozen=True)
 class Weights:
-    """alpha (content), beta_s (style), lambda_tv (total variation), gamma (temporal) of one frame: a number, or one for
-    each lane (L,).
+    """alpha (content), beta_s (style), lambda_tv (total variation), gamma (temporal) of one frame: a number, on the
+    device () or not, or one for each lane (L,).
     """
 
     content: float | Tensor
     style: float | Tensor
     tv: float | Tensor
     temporal: float | Tensor
+
+    def on(self, device: torch.device) -> "Weights":
+        """Numbers as tensors (), taken to a device together."""
+        values = uploaded(torch.tensor(list(vars(self).values())), device)
+        return Weights(**dict(zip(vars(self), values.unbind(), strict=True)))
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,27 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
+from as_on_gpu import AsOnGpu  # noqa: E402
 from tiny import texture  # noqa: E402
 
-from nst_video import borders, direct, frozen, graphs, objective, optimizers, padded, painting, stylizer, winograd  # noqa: E402
+from nst_video import (  # noqa: E402
+    borders,
+    direct,
+    fill,
+    frozen,
+    graphs,
+    objective,
+    optimizers,
+    padded,
+    painting,
+    stylizer,
+    winograd,
+)
 from nst_video.colors import to_image  # noqa: E402
 from nst_video.controls import Controls  # noqa: E402
 from nst_video.encoders import load_encoder  # noqa: E402
@@ -47,21 +58,21 @@ LAUNCHES, WAITS = "launches", "waits"
 REST = "all else"
 # What is counted together, by where it is called; what is called from within belongs to it.
 PARTS: list[tuple[Any, str, str]] = [
-    (stylizer, "warp", "the past, moved"),
     (stylizer, "paint_revealed", "fill"),
-    (stylizer.Missed, "mapped", "what is missed, carried along"),
+    (objective.Weights, "on", "weights"),
     (stylizer, "_moved", "curvature pairs, moved"),
-    (Stylizer, "targets", "targets of the style"),
-    (objective.FrameObjective, "__init__", "the loss: what the frame's features are"),
     (graphs.Graphs, "minimise", "minimisation: in and out of the graph, replays"),
-    (Stylizer, "_look", "look of the teacher at the painting"),
-    (Stylizer, "_missed_of", "look of the teacher at the frame"),
     (optimizers.Minimum, "read", "report"),
     (Stylizer, "_remember", "state for the next frame"),
     (painting, "_error", "E_warp"),
-    (painting, "to_pixels", "picture to the host"),
     (painting, "_read", "picture to the host"),
 ]
+# The same of functions that are recorded, by their names.
+RECORDED = {
+    "_prepared": "the past, moved, and the loss",
+    "_judged": "look of the teacher",
+    "to_pixels": "picture to the host",
+}
 TERMS = ("loss", "content", "style", "tv", "range", "temporal", "accepted")
 HOLE = 16  # pixels at the right that nothing is known of
 HISTORY = 10
@@ -75,6 +86,7 @@ class Counted:
         self.found: dict[str, Counter[str]] = {}
         self.part: str | None = None
         self.paused = 0
+        self.recorded: Counter[str] = Counter()  # operations in the graph of a part, and waits
         self.on_host: dict[int, Tensor] = {}  # storages that are not on the device, kept so that none is used again
 
     def add(self, what: str) -> None:
@@ -104,6 +116,14 @@ class Counted:
 
         return counted
 
+    def calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Graphs.call, with what it does counted for the function that it calls."""
+
+        def counted(own: Any, function: Callable[..., Any], *given: Any, **how: Any) -> Any:
+            return self.within(RECORDED.get(function.__name__, REST), call)(own, function, *given, **how)
+
+        return counted
+
     def as_one(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function as a single kernel."""
 
@@ -118,6 +138,10 @@ class Counted:
         """Tensors on the host, which waits for them once."""
         self.add(WAITS)
         return [self.on_the_host(self.as_one(torch.clone)(tensor)) for tensor in tensors]
+
+    def uploaded(self, tensor: Tensor, device: torch.device | str) -> Tensor:
+        """A tensor on the device, for which nothing waits."""
+        return self.as_one(torch.clone)(tensor)
 
     def on_the_host(self, tensor: Tensor) -> Tensor:
         """The same, of which what is done counts no more."""
@@ -141,6 +165,9 @@ class Operations(TorchDispatchMode):
                     self.counted.on_the_host(leaf)
             return result
         name = func._schema.name.removeprefix("aten::")
+        if name == "_foreach_copy_" and not _alike(*args[:2]):
+            for _ in args[0][1:]:  # then one by one
+                self.counted.add(LAUNCHES)
         view = any(found.alias_info is not None and not found.alias_info.is_write for found in func._schema.returns)
         masked = name.startswith("index") and any(leaf.dtype == torch.bool for leaf in given[1:])
         if name in ("_local_scalar_dense", "nonzero") or masked:
@@ -150,25 +177,28 @@ class Operations(TorchDispatchMode):
         return result
 
 
-class AsOnGpu(TorchFunctionMode):
-    """Tensors say that they are on a GPU, and what only GPUs have is there."""
+def _alike(tensors: list[Tensor], others: list[Tensor]) -> bool:
+    """Whether all of one list lie in memory as those of the other, without gaps."""
+    pairs = list(zip(tensors, others, strict=True))
+    dense = all(torch.empty_like(one).stride() == one.stride() for pair in pairs for one in pair)
+    return dense and all(one.stride() == other.stride() for one, other in pairs)
+
+
+class CountedAsOnGpu(AsOnGpu):
+    """The same, with waits counted, and what is a single function as one launch."""
 
     def __init__(self, counted: Counted) -> None:
         super().__init__()
         self.counted = counted
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func == Tensor.is_cuda.__get__:
-            return True
         if func is Tensor.cpu:
             return self.counted.downloaded(*args)[0]
-        if func is torch.cudnn_convolution_relu:
-            x, weight, bias, stride, padding, *_ = args
-            return self.counted.as_one(lambda: F.conv2d(x, weight, bias, stride, padding).relu_())()
-        if func is torch.bmm and "out_dtype" in kwargs:
-            return self.counted.as_one(lambda: torch.bmm(*(part.to(kwargs["out_dtype"]) for part in args)))()
-        return func(*args, **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def alone(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """See AsOnGpu."""
+        return self.counted.as_one(function)(*args, **kwargs)
 
 
 class Nowhere:
@@ -189,6 +219,30 @@ class _Flat:
         """It, its gradient, and its terms."""
         one = torch.ones(len(image))
         return one, torch.zeros_like(image), dict.fromkeys(TERMS[1:-1], one)
+
+
+class _Replayed:
+    """Stands in for a CUDA graph of a function, whose results stay as they were."""
+
+    def __init__(self, counted: Counted) -> None:
+        self.counted = counted
+
+    def replay(self) -> None:
+        """One launch."""
+        self.counted.add(LAUNCHES)
+
+
+def graph_of(counted: Counted) -> Callable[..., Any]:
+    """Stands in for Graphs._graph_of."""
+
+    def recorded(self: Any, work: Callable[[], Any], device: torch.device) -> tuple[Any, Any]:
+        outside, paused, counted.found, counted.paused = counted.found, counted.paused, {}, 0
+        result = work()
+        counted.recorded[counted.part or REST] = sum(sum(by.values()) for by in counted.found.values())
+        counted.found, counted.paused = outside, paused
+        return _Replayed(counted), result
+
+    return recorded
 
 
 def captured_by(counted: Counted) -> Callable[..., Any]:
@@ -217,14 +271,18 @@ def on_gpu(counted: Counted) -> Iterator[None]:
             stack.enter_context(patch.object(owner, name, counted.within(part, getattr(owner, name))))
         for owner, name, instead in (
             (padded, "steps_on", lambda device: steps),
-            *((module, "downloaded", counted.downloaded) for module in (optimizers, painting)),
+            *((module, "downloaded", counted.downloaded) for module in (fill, optimizers, painting)),
+            *((module, "uploaded", counted.uploaded) for module in (fill, objective)),
             (winograd, "suits", lambda weight: False),
             (frozen.PictureKernel, "suits", lambda weight: False),
             (graphs.Graphs, "_capture", captured_by(counted)),
+            (graphs.Graphs, "_graph_of", graph_of(counted)),
+            (graphs.Graphs, "call", counted.calling(graphs.Graphs.call)),
+            (graphs, "_beside", lambda device: counted.nothing()),
         ):
             stack.enter_context(patch.object(owner, name, instead))
         stack.enter_context(patch.dict(direct.NETWORKS, cpu=padded.PaddedVgg))
-        stack.enter_context(AsOnGpu(counted))
+        stack.enter_context(CountedAsOnGpu(counted))
         stack.enter_context(Operations(counted))
         yield
 
@@ -242,7 +300,7 @@ def after_a_first_frame(painter: Stylizer, image: Tensor) -> State:
     """A state from which later frames go on."""
     correction, seen = painter._look(image, Controls(), {})
     return State(
-        frame=1,
+        frame=1 + max(painter.coherence.references),  # where all references are there
         outputs=image[:, None].expand(-1, max(painter.coherence.references), -1, -1, -1).contiguous(),
         content=image,
         curvature=Curvature.empty(1, image[0].numel(), HISTORY),
@@ -269,7 +327,7 @@ def count(name: str, *, size: int, iterations: int, precision: str, hole: bool) 
         ranges=[None], coherence=painter.coherence, options=SimpleNamespace(duration=None), time_base=Fraction(1, 25)
     )
     lane: Any = SimpleNamespace(joins=False, first=0, last=100)
-    result = {}
+    result, own = {}, graphs.Graphs()
     with on_gpu(counted):
         frame = upcoming(0, size, hole=hole)
         with counted.nothing():
@@ -280,14 +338,15 @@ def count(name: str, *, size: int, iterations: int, precision: str, hole: bool) 
                 frame = upcoming(number, size, hole=hole)
             kind = "with a look" if painter._looks(one.state.frame, one.state) else "without a look"
             counted.found = {}
-            list(painting._together(plan, painter, [painting._Work(one, frame, frame.motion, Controls())]))
+            list(painting._together(plan, painter, [painting._Work(one, frame, frame.motion, Controls())], own))
             result[f"{name}, {kind}" if painter.teacher else name] = counted.found
+    print(f"{name}: operations in graphs, which are one launch each: {dict(counted.recorded)}")
     return result
 
 
 def table(found: dict[str, dict[str, Counter[str]]]) -> list[str]:
     """Lines of Markdown: launches, and waits after a plus where there are any."""
-    parts = list(dict.fromkeys([part for _, _, part in PARTS] + [part for by in found.values() for part in by]))
+    parts = list(dict.fromkeys([*(part for _, _, part in PARTS), *RECORDED.values(), REST]))
     rows = [[part, *(_cell(by.get(part, Counter())) for by in found.values())] for part in parts]
     total = ["**in all**", *(f"**{_cell(sum(by.values(), Counter()))}**" for by in found.values())]
     rows = [row for row in rows if any(cell != "-" for cell in row[1:])]
