@@ -13,6 +13,7 @@ from nst_video.tiles import ALIGNED, MINIMAL_TILE, can_be_cut
 # Measured by scripts/bench_memory.py, on the safe side.
 _PROCESS = 4.5e8  # bytes that Python, torch, OpenCV and an encoder take before the first frame
 _PIXEL = 500  # bytes for each pixel of a frame: what is painted, moved, compared and kept, without the pairs
+_GRAPHS = 550  # bytes more on a GPU: what graphs of functions around the minimisation are given, and what they give
 _PAIR = 88  # bytes for each pixel and curvature pair: of the frame before, moved onto this one, and being saved
 _PAIR_OF_A_STILL = 30  # of the one frame that there is
 _TRANSFORMED = 36 * 4  # bytes of a pair of channels of a convolution that is computed by fewer multiplications
@@ -35,7 +36,7 @@ _SHARE = 0.9  # of what can be had, that is planned with
 class Need:
     """The memory that painting frames of this size (width, height) takes. fixed: bytes, whatever their size. whole,
     evaluation: bytes for each pixel of a frame that is evaluated in one piece, and of a tile, the largest. pair: bytes
-    for each pixel and curvature pair.
+    for each pixel and curvature pair. graphs: bytes for each pixel of a frame that is not cut.
     """
 
     size: tuple[int, int]
@@ -43,6 +44,7 @@ class Need:
     whole: int
     evaluation: int
     pair: int = _PAIR
+    graphs: int = 0
 
     @staticmethod
     def of(
@@ -64,7 +66,9 @@ class Need:
             layers = (*look.style_layers, *look.content_layers)
             fixed += _transformed(encoder, layers) + (_transformed("vgg19", look.style_layers) if looks else 0)
         pair = _PAIR_OF_A_STILL if still else _PAIR
-        return Need(size, fixed, max(whole, least), max(evaluation, least), pair)
+        # A still has no later frames, which graphs are for.
+        graphs = _GRAPHS if machine.device.startswith("cuda") and not still else 0
+        return Need(size, fixed, max(whole, least), max(evaluation, least), pair, graphs)
 
     def bytes(self, *, history: int, tile: int | None, lanes: int = 1, together: int = 1) -> int:
         """With so many curvature pairs (0: another optimiser), cut into such tiles or, with None, not at all; in so
@@ -72,8 +76,9 @@ class Need:
         """
         pixels = self.size[0] * self.size[1]
         width, height = (min(side, tile or side) for side in self.size)
-        each = self.whole if (width, height) == self.size else self.evaluation
-        held = lanes * pixels * (_PIXEL + self.pair * history)
+        in_one = (width, height) == self.size
+        each = self.whole if in_one else self.evaluation
+        held = lanes * pixels * (_PIXEL + self.pair * history + in_one * self.graphs)
         return round(self.fixed + held + together * width * height * each)
 
     def fits(self, available: int, **choices: Any) -> bool:

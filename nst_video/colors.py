@@ -27,8 +27,14 @@ def to_image(rgb: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
 
 def to_rgb(image: Tensor) -> np.ndarray:
     """float (N, 3, H, W), clipped to [0, 1] -> uint8 (N, H, W, 3), rounded to nearest."""
+    (pixels,) = downloaded(to_pixels(image))
+    return pixels.numpy()
+
+
+def to_pixels(image: Tensor) -> Tensor:
+    """The same on the device of the image."""
     pixels = image.detach().clamp(0, 1).mul(255).round_().to(torch.uint8)
-    return downloaded(pixels.permute(0, 2, 3, 1).contiguous()).numpy()
+    return pixels.permute(0, 2, 3, 1).contiguous()
 
 
 def srgb_to_linear(image: Tensor) -> Tensor:

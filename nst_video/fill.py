@@ -2,12 +2,15 @@
 follow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from nst_video.graphs import plainly
+from nst_video.transfer import downloaded, uploaded
 
 _MATCHING_SIDE = 256  # long side in pixels at which windows are compared: finer detail says nothing about the brush
 _WINDOW = 16  # side of a window at that size: a stroke or two
@@ -15,9 +18,12 @@ _STRIDE = 4
 # Cost of a match a whole picture's length away, in mean squared difference: between equals the nearer wins.
 _NEARNESS = 0.02
 _HOLE = 0.3  # a window with a pixel less held than this is painted anew
+_FEW = (64, 1024)  # windows that are painted at once on a GPU, where they are not more
 
 
-def paint_revealed(image: Tensor, hole: Tensor, content: Tensor, painted: Tensor) -> Tensor:
+def paint_revealed(
+    image: Tensor, hole: Tensor, content: Tensor, painted: Tensor, call: Callable[..., Tensor] = plainly
+) -> Tensor:
     """The frame `image` (L, 3, H, W), painted in its hole (L, 1, H, W) like the most similar place of the frame before.
 
     content, painted (L, 3, H, W): the frame before, and what it was painted as. An image analogy (Hertzmann et al.
@@ -25,22 +31,43 @@ def paint_revealed(image: Tensor, hole: Tensor, content: Tensor, painted: Tensor
     resembles most, and takes over what painting did to that one, `painted - content`. Taking over the difference
     keeps the new frame's own edges, where copying the paint would smear an old one's. Windows overlap and blend
     towards their centres. Outside them the frame is returned as it is; values stay in [0, 1].
+
+    call: how a function of tensors is called; see `Graphs.call`. Which windows touch the hole is known on the host,
+    which waits for that once.
     """
-    lanes = zip(image, hole, content, painted, strict=True)
-    return torch.stack([_paint_lane(*(part[None] for part in lane)) for lane in lanes])
+    factor, pictures = _factor(image), [part.split(1) for part in (image, content, painted)]
+    (touched,) = downloaded(torch.stack([_windows(one, factor).amax((2, 3, 4)).flatten() for one in hole.split(1)]))
+    found = []
+    for lane, (own, *before) in enumerate(zip(*pictures, strict=True)):
+        wanted = (touched[lane] > _HOLE).nonzero().flatten()
+        if len(wanted) and image.is_cuda:
+            wanted = uploaded(in_few_lengths(wanted, touched.shape[1]), image.device)
+        found.append(call(_repainted, own, *before, wanted) if len(wanted) else own)
+    return torch.cat(found)
 
 
-def _paint_lane(image: Tensor, hole: Tensor, content: Tensor, painted: Tensor) -> Tensor:
-    factor = max(1, round(max(image.shape[-2:]) / _MATCHING_SIDE))
-    wanted = (_windows(hole, factor).amax((2, 3, 4)) > _HOLE).flatten().nonzero().flatten()
-    if len(wanted) == 0:
-        return image[0]
+def in_few_lengths(wanted: Tensor, most: int) -> Tensor:
+    """The numbers of windows (n,) with the last one repeated, which changes nothing: there is a graph for each length,
+    so there are few, of which `most` is the largest.
+    """
+    length = next(length for length in sorted({*_FEW, most}) if length >= len(wanted))
+    return torch.cat([wanted, wanted[-1:].expand(length - len(wanted))])
+
+
+def _factor(image: Tensor) -> int:
+    """How many times larger a picture is than what is compared."""
+    return max(1, round(max(image.shape[-2:]) / _MATCHING_SIDE))
+
+
+def _repainted(image: Tensor, content: Tensor, painted: Tensor, wanted: Tensor) -> Tensor:
+    """One picture (1, 3, H, W) with the wanted windows (n,), of which a number may come again, painted."""
+    factor = _factor(image)
     matches = _best_matches(_small(image, factor), _small(content, factor), wanted)
     change = _chosen(_windows(painted - content, factor), matches)
     weight = _taper(_WINDOW * factor, image)
     counted = torch.cat([change.view(len(wanted), 3, -1), change.new_ones(len(wanted), 1, len(weight))], dim=1)
     total, share = _overlap(counted * weight, wanted, image, factor).split([3, 1], dim=1)
-    return (image + torch.where(share > 1e-3, total / share.clamp_min(1e-3), 0.0)).clamp(0, 1)[0]
+    return (image + torch.where(share > 1e-3, total / share.clamp_min(1e-3), 0.0)).clamp(0, 1)
 
 
 def _small(image: Tensor, factor: int) -> Tensor:
@@ -95,7 +122,8 @@ def _overlap(values: Tensor, wanted: Tensor, image: Tensor, factor: int) -> Tens
     grid = values.new_zeros(rows, columns, values.shape[1], stride, stride)
     parts = values.unflatten(2, (blocks, stride, blocks, stride))
     for row, column in product(range(blocks), repeat=2):
-        # No two windows have the same block at the same place: nothing is added twice at once.
+        # No two windows have the same block at the same place: nothing is added twice at once. Where a window comes
+        # again, the same sum is written again.
         grid[wanted // across + row, wanted % across + column] += parts[:, :, row, :, column]
     summed = grid.permute(2, 0, 3, 1, 4).reshape(1, values.shape[1], rows * stride, columns * stride)
     return summed[..., top : top + height, left : left + width]

@@ -1,25 +1,35 @@
-"""A search for a minimum as one CUDA graph that is replayed: loss, gradient and update without the host.
+"""What is done for every frame as CUDA graphs that are replayed: the iterations of a search for a minimum, and
+functions of tensors around it.
 
-Launching the kernels of an iteration one by one takes longer than a GPU takes to run them. A graph holds them all, and
-works on the same tensors each time: so a search copies its start and its loss in, and what it found out.
+Launching kernels one by one takes longer than a GPU takes to run them. A graph holds them all, and works on the same
+tensors each time: so a search copies its start and its loss in, and what it found out, and a function what it is given
+and what it gives.
 """
 
 import logging
 from collections import OrderedDict
-from collections.abc import Hashable
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass, replace
+from functools import cache, partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from nst_video.encoders import Vgg
 from nst_video.objective import FrameObjective
-from nst_video.optimizers import LBFGS, Curvature, Minimum, Objective, minimise
+from nst_video.optimizers import LBFGS, Curvature, Minimum, Objective, minimise, overwrite
 
 log = logging.getLogger(__name__)
 
-_KEPT = 16  # graphs: a first frame has one for each scale, and a later one for each number of references
+# Graphs: a first frame has one for each scale, and later ones one for each number of references, one for each size of
+# what is revealed, and three more.
+_KEPT = 24
+_ITERATIONS = "iterations"
+
+Result = TypeVar("Result")
+Kept = TypeVar("Kept", "_Captured", "_Function")
 
 
 def can_hold(objective: Objective, image: Tensor, optimizer: str) -> bool:
@@ -58,15 +68,77 @@ class _Captured:
         return Minimum(self.solver.image.clone().view(image.shape), self.solver.loss.clone(), record, accepted, found)
 
 
+@dataclass(frozen=True)
+class _Function:
+    """A graph of a function, the tensors that it is given, and what it gave, whose tensors every replay overwrites."""
+
+    graph: torch.cuda.CUDAGraph
+    given: list[Tensor]
+    result: Any
+
+    def __call__(self, given: Sequence[Tensor]) -> Any:
+        overwrite(self.given, given)
+        self.graph.replay()
+        return self.result
+
+
+def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The value with a function of every tensor in its place; in tuples, lists, dicts and dataclasses."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {name: mapped(item, function) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(mapped(item, function) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{name: mapped(item, function) for name, item in vars(value).items()})
+    return value
+
+
+def taken_apart(value: Any) -> tuple[list[Tensor], tuple[Hashable, ...]]:
+    """The tensors that `mapped` would change, and the rest: equal where values differ only in what tensors hold and in
+    how they lie in memory.
+    """
+    tensors: list[Tensor] = []
+    form: list[Hashable] = []
+
+    def take(part: Any) -> None:
+        if isinstance(part, Tensor):
+            tensors.append(part)
+            form.append((part.shape, part.dtype, part.device))
+        elif isinstance(part, dict):
+            form.append(tuple(part))
+            for item in part.values():
+                take(item)
+        elif isinstance(part, tuple | list):
+            form.append(len(part))
+            for item in part:
+                take(item)
+        elif is_dataclass(part) and not isinstance(part, type):
+            form.append(type(part))
+            for item in vars(part).values():
+                take(item)
+        else:
+            form.append(part)
+
+    take(value)
+    return tensors, tuple(form)
+
+
+def plainly(function: Callable[..., Result], *given: Any, lend: bool = False) -> Result:
+    """function(*given): stands in for `Graphs.call`."""
+    return function(*given)
+
+
 class Graphs:
-    """The graphs of the searches that were asked for, kept for the next ones that differ in values only.
+    """The graphs of the searches and functions that were asked for, kept for the next ones that differ in values only.
 
     They go, and their memory with them, when this goes.
     """
 
     def __init__(self) -> None:
-        self._captured: OrderedDict[Hashable, _Captured] = OrderedDict()
-        self._impossible = False
+        self._captured: OrderedDict[Hashable, _Captured | _Function] = OrderedDict()
+        self._impossible: set[str] = set()
         self._pool: torch.cuda._POOL_HANDLE | None = None
 
     def __len__(self) -> int:
@@ -104,23 +176,50 @@ class Graphs:
         """The graph for such a search, recorded where there is none yet; None where that is not possible here."""
         assert isinstance(objective, FrameObjective)
         key = (objective.structure(), image.shape, history, first_step)
-        while key not in self._captured and not self._impossible:
+        return self._kept(_ITERATIONS, key, partial(self._capture, objective, image, history, first_step))
+
+    def call(self, function: Callable[..., Result], *given: Any, lend: bool = False) -> Result:
+        """function(*given), by a graph wherever one can hold it.
+
+        function: what it gives depends on nothing but the tensors in `given` and values that stay; it neither waits for
+        the device nor asks what tensors hold. It is known again by its name, and its graph by all in `given` that is
+        not what tensors hold. lend: the tensors of the result are overwritten by the next call, where they else are
+        copies.
+        """
+        tensors, form = taken_apart(given)
+        if not can_record(tensors):
+            return function(*given)
+        name = function.__qualname__
+        held = self._kept(name, (name, form), partial(self._record, function, given))
+        if held is None:
+            return function(*given)
+        result: Result = held(tensors)
+        return result if lend else mapped(result, torch.clone)
+
+    def _kept(self, kind: str, key: Hashable, record: Callable[[], Kept]) -> Kept | None:
+        """The graph of this key, recorded where there is none yet; None where those of this kind cannot be.
+
+        Where memory lacks, functions are called as they are from then on: recording them again in every frame, because
+        those of iterations take their place, would be slower.
+        """
+        while key not in self._captured and kind not in self._impossible:
             try:
-                self._captured[key] = self._capture(objective, image, history, first_step)
+                self._captured[key] = record()
             except RuntimeError as error:
                 lacking, others = _memory_error(error), bool(self._captured)
                 self.clear()  # the other graphs hold memory, and can be recorded again
-                if lacking is None:
-                    log.warning("iterations cannot be recorded on this device, which makes them slower: %s", error)
-                    self._impossible = True
+                if lacking is None or kind != _ITERATIONS:
+                    log.warning("%s cannot be recorded on this device, which makes them slower: %s", kind, error)
+                    self._impossible.add(kind)
                 elif not others:
                     raise lacking from None
-        if self._impossible:
+        if kind in self._impossible:
             return None
         self._captured.move_to_end(key)
         while len(self._captured) > _KEPT:
             self._captured.popitem(last=False)
-        return self._captured[key]
+        found: Kept = self._captured[key]  # type: ignore[assignment]
+        return found
 
     def clear(self) -> None:
         """Give up every graph and its memory."""
@@ -130,30 +229,65 @@ class Graphs:
 
     def _capture(self, objective: FrameObjective, image: Tensor, history: int, first_step: float) -> _Captured:
         """An iteration is run as it is, so that libraries choose their kernels, and then recorded."""
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        own, here, beside = objective.holding(), torch.cuda.current_stream(image.device), _stream(image.device)
-        beside.wait_stream(here)
-        with torch.cuda.stream(beside):
+        own = objective.holding()
+        with _beside(image.device):
             solver = self._solver(own, image, history, first_step)
             names = tuple(solver.rows[0])
-        here.wait_stream(beside)
+
+        def iteration() -> Tensor:
+            made = solver.advance()
+            return torch.stack([made[name].float() for name in names])
+
+        graph, row = self._graph_of(iteration, image.device)
+        return _Captured(graph, own, solver, names, row)
+
+    def _record(self, function: Callable[..., Any], given: Sequence[Any]) -> _Function:
+        """The function is run as it is, and then recorded, on copies of the tensors that it is given, which lie in the
+        usual order: how the first ones lie decides nothing.
+        """
+        own = mapped(given, partial(torch.clone, memory_format=torch.contiguous_format))
+        tensors, _ = taken_apart(own)
+        with _beside(tensors[0].device):
+            function(*own)
+        graph, result = self._graph_of(lambda: function(*own), tensors[0].device)
+        return _Function(graph, tensors, result)
+
+    def _graph_of(self, work: Callable[[], Result], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Result]:
+        """A graph of the work, and what it gave, whose tensors every replay overwrites."""
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         # Other threads may go on using the device meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=beside, capture_error_mode="thread_local"):
-            made = solver.advance()
-            row = torch.stack([made[name].float() for name in names])
-        return _Captured(graph, own, solver, names, row)
+        with torch.cuda.graph(graph, pool=self._pool, stream=_stream(device), capture_error_mode="thread_local"):
+            result = work()
+        return graph, result
 
     def _solver(self, objective: FrameObjective, image: Tensor, history: int, first_step: float) -> LBFGS:
         """One that has made its first evaluation; graphs for images of the same shape share its tensors."""
         for held in self._captured.values():
+            if isinstance(held, _Function):
+                continue
             if held.solver.shape == image.shape and held.solver.memory.history == history:
                 solver = held.solver.sharing(objective, first_step)
                 solver.begin(image, None)
                 solver.iterate()
                 return solver
         return LBFGS(objective, image, first_step=first_step, curvature=None, history=history)
+
+
+def can_record(tensors: Sequence[Tensor]) -> bool:
+    """Whether a graph can hold a function of these."""
+    return bool(tensors) and all(tensor.is_cuda for tensor in tensors)
+
+
+@contextmanager
+def _beside(device: torch.device) -> Iterator[None]:
+    """On the stream where graphs are recorded, after what was launched so far and before what comes."""
+    here, beside = torch.cuda.current_stream(device), _stream(device)
+    beside.wait_stream(here)
+    with torch.cuda.stream(beside):
+        yield
+    here.wait_stream(beside)
 
 
 @cache

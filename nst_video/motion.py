@@ -96,13 +96,13 @@ def warp(image: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
 
     `mode` is grid_sample's: "bilinear" stays inside the range of the input, "bicubic" keeps detail over many frames.
     """
-    if mode == "bicubic" and image.device.type == "mps":  # torch has no bicubic look-up for Apple's GPUs
-        return warp(image.cpu(), flow.cpu(), mode).to(image.device)
     return look_up(image, sampling_grid(flow), mode)
 
 
 def look_up(image: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     """`image` (B, C, H, W) at positions that `sampling_grid` gives; for several pictures moved alike."""
+    if mode == "bicubic" and image.device.type == "mps":  # torch has no bicubic look-up for Apple's GPUs
+        return look_up(image.cpu(), grid.cpu(), mode).to(image.device)
     return F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=True)
 
 

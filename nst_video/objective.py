@@ -10,19 +10,26 @@ from torch import Tensor
 from nst_video import losses
 from nst_video.direct import NETWORKS, Direct, activations, can_evaluate
 from nst_video.encoders import Encoder, mixed
+from nst_video.optimizers import overwrite
 from nst_video.options import LookOptions
+from nst_video.transfer import uploaded
 
 
 @dataclass(frozen=True)
 class Weights:
-    """alpha (content), beta_s (style), lambda_tv (total variation), gamma (temporal) of one frame: a number, or one for
-    each lane (L,).
+    """alpha (content), beta_s (style), lambda_tv (total variation), gamma (temporal) of one frame: a number, on the
+    device () or not, or one for each lane (L,).
     """
 
     content: float | Tensor
     style: float | Tensor
     tv: float | Tensor
     temporal: float | Tensor
+
+    def on(self, device: torch.device) -> "Weights":
+        """Numbers as tensors (), taken to a device together."""
+        values = uploaded(torch.tensor(list(vars(self).values())), device)
+        return Weights(**dict(zip(vars(self), values.unbind(), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -153,9 +160,7 @@ class FrameObjective:
 
     def take(self, other: "FrameObjective") -> None:
         """Become `other`, which has the same structure, by overwriting every tensor."""
-        theirs = other.tensors()
-        for name, value in self.tensors().items():
-            value.copy_(theirs[name])
+        overwrite(self.tensors().values(), other.tensors().values())
 
     def aimed_at(self, styles: Mapping[str, Tensor], missed: Missed | None = None) -> "FrameObjective":
         """The same with other target Gram matrices (1 or L, N, N), and with something else missed where it is given."""

@@ -6,20 +6,39 @@ iteration has no `.item()` and no branch on data. One iteration is one evaluatio
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from nst_video.kernels import kernels
+from nst_video.transfer import downloaded
 
 # Loss of each lane, (L,), at an image (L, 3, H, W); and any further values of the same lanes to keep a record of.
 Objective = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 _SUFFICIENT_DECREASE = 1e-4  # Armijo's constant, as in Nocedal & Wright 2006, section 3.1
 _LEAST_CURVATURE = 1e-4  # s.y below this times |s||y| is noise: such a pair would blow the direction up
+
+
+def overwrite(tensors: Iterable[Tensor], others: Iterable[Tensor]) -> None:
+    """Copy the `others` into as many tensors of the same shapes and types: those of a type with a single launch, where
+    they lie alike in the memory of a GPU.
+    """
+    by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for tensor, other in zip(tensors, others, strict=True):
+        alike = tensor.stride() == other.stride()
+        if not alike and not (tensor.is_contiguous() and other.is_contiguous()):
+            tensor.copy_(other)
+            continue
+        mine, theirs = by_type.setdefault(tensor.dtype, ([], []))
+        mine.append(tensor)
+        # Where a side is one long, the same order may be told by other strides.
+        theirs.append(other if alike else other.as_strided(tensor.shape, tensor.stride()))
+    for mine, theirs in by_type.values():
+        torch._foreach_copy_(mine, theirs)
 
 
 @dataclass(frozen=True)
@@ -59,8 +78,7 @@ class Curvature:
 
     def written_to(self, other: "Curvature") -> "Curvature":
         """`other`, of the same shape, whose tensors were overwritten with these."""
-        for name, value in vars(other).items():
-            value.copy_(getattr(self, name))
+        overwrite(vars(other).values(), vars(self).values())
         return other
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> "Curvature":
@@ -72,7 +90,7 @@ class Curvature:
         steps, changes = pairs.split(self.history, dim=1)
         if pairs.is_cuda:
             with_steps, yy = _products(changes, pairs).split(self.history, dim=2)
-            sy = with_steps.mT.contiguous()
+            sy, yy = with_steps.mT.contiguous(), yy.contiguous()
         else:
             sy, yy = steps @ changes.mT, changes @ changes.mT
         lengths = steps.norm(dim=2) * changes.norm(dim=2)
@@ -92,11 +110,19 @@ class Minimum:
     accepted: Tensor  # bool (evaluations, L)
     curvature: Curvature | None
 
+    def read(self) -> "Minimum":
+        """The same with loss, record and accepted on the host: one transfer, for which the host waits."""
+        rows = [*self.record.values(), self.accepted.to(self.loss.dtype), self.loss.expand(self.accepted.shape)]
+        (table,) = downloaded(torch.stack(rows))
+        *values, accepted, losses = table.unbind()
+        record = dict(zip(self.record, values, strict=True))
+        return replace(self, loss=losses[0], record=record, accepted=accepted.bool())
+
     def with_lanes(self, lanes: Tensor, other: "Minimum") -> "Minimum":
         """This, with the `lanes` (bool (L,)) of `other`, which took as many evaluations."""
 
         def pick(ours: Tensor, theirs: Tensor) -> Tensor:
-            return torch.where(lanes.view(-1, *[1] * (ours.dim() - 1)), theirs, ours)
+            return torch.where(lanes.to(ours.device).view(-1, *[1] * (ours.dim() - 1)), theirs, ours)
 
         curvature = None
         if self.curvature and other.curvature:

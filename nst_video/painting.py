@@ -1,5 +1,6 @@
 """Painting: the lanes of a plan side by side, each frame from what the one before it in its lane left."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Generator, Hashable, Iterator, Sequence
@@ -12,16 +13,18 @@ import torch
 from torch import Tensor
 
 from nst_video.batches import LaneState, join_motions, join_states, split_state
-from nst_video.colors import to_rgb
+from nst_video.colors import to_pixels
 from nst_video.controls import Controls
 from nst_video.curves import controls_at
 from nst_video.errors import InputError
+from nst_video.graphs import Graphs
 from nst_video.lanes import Lane, toward
 from nst_video.measures import warp_errors
 from nst_video.motion import Motion
 from nst_video.painted import FrameReport, Painted, Round, Standing
 from nst_video.plan import Plan
 from nst_video.stylizers import FrameStylizer
+from nst_video.transfer import downloaded
 from nst_video.upcoming import Feed, Upcoming
 
 if TYPE_CHECKING:
@@ -74,6 +77,7 @@ def paint(
     be done are one batch. Which these are depends on the plan alone, not on when the render was stopped, because the
     size of a batch decides how sums are rounded.
     """
+    graphs = Graphs()  # of what is done with painted frames
     with ExitStack() as stack:
         painters = [_standing(plan, lane, at) for lane, at in zip(plan.ranges, standings, strict=True)]
         for number, (painter, standing) in enumerate(zip(painters, standings, strict=True)):
@@ -83,7 +87,7 @@ def paint(
                 painter.frames = stack.enter_context(feed.frames(number, standing))
         while active := [painter for painter in painters if painter.frame < painter.lane.last]:
             groups = _groups(stylizer, [_work(plan, stylizer, painter) for painter in active])
-            painted = [one for group in groups for one in _together(plan, stylizer, group)]
+            painted = [one for group in groups for one in _together(plan, stylizer, group, graphs)]
             _forget(painters)
             yield Round(
                 tuple(sorted(painted, key=lambda one: one.report.frame)),
@@ -139,23 +143,26 @@ def _groups(stylizer: FrameStylizer, works: Sequence[_Work]) -> list[list[_Work]
     return list(groups.values())
 
 
-def _together(plan: Plan, stylizer: FrameStylizer, works: Sequence[_Work]) -> Iterator[Painted]:
+def _together(plan: Plan, stylizer: FrameStylizer, works: Sequence[_Work], graphs: Graphs) -> Iterator[Painted]:
     """Paint frames as one batch; gives those that are kept."""
     begun = time.perf_counter()
     before = [work.painter.image for work in works]
-    images = _step(plan, stylizer, works).split(1)
+    painted = _step(plan, stylizer, works)
+    images, pixels = painted.split(1), graphs.call(to_pixels, painted, lend=True)
     # A picture that lasts may be zoomed into, of which the motion, which is none, knows nothing.
     lasting = plan.options.duration is not None
     errors = [
-        None if lasting else _error(image, old, work) for image, old, work in zip(images, before, works, strict=True)
+        None if lasting else _error(image, old, work, graphs)
+        for image, old, work in zip(images, before, works, strict=True)
     ]
-    joints = [_joint(image, work) for image, work in zip(images, works, strict=True)]
-    after = to_rgb(torch.cat(images))  # waits for the device, the only time for these frames
+    joints = [_joint(image, work, graphs) for image, work in zip(images, works, strict=True)]
+    after, numbers = _read(pixels, [*errors, *joints])
     took = (time.perf_counter() - begun) / len(works)
-    for work, image, rgb, error, joint in zip(works, images, after, errors, joints, strict=True):
+    measured = zip(numbers[: len(works)], numbers[len(works) :], strict=True)
+    for work, image, rgb, (error, joint) in zip(works, images, after, measured, strict=True):
         _go_on(work.painter, work.frame, image)
         if work.frame.number >= work.painter.lane.first:
-            yield _painted(plan, work, rgb, took, _read(error), _read(joint))
+            yield _painted(plan, work, rgb, took, error, joint)
 
 
 def _step(plan: Plan, stylizer: FrameStylizer, works: Sequence[_Work]) -> Tensor:
@@ -182,27 +189,33 @@ def _go_on(painter: _Painter, frame: Upcoming, image: Tensor) -> None:
         painter.anchor = image.clone()  # without the rest of the batch
 
 
-def _error(image: Tensor, before: Tensor | None, work: _Work) -> Tensor | None:
+def _error(image: Tensor, before: Tensor | None, work: _Work, graphs: Graphs) -> Tensor | None:
     """E_warp against the frame before, by the motion already known; none of a lane's first frame, which is compared
     where the lane before it ends.
     """
     lane, motion = work.painter.lane, work.frame.motion
     if before is None or motion.references == 0 or (lane.joins and work.frame.number == lane.first):
         return None
-    return warp_errors(image, before, motion.flows[:, 0], motion.trust[:, 0])
+    return graphs.call(warp_errors, image, before, motion.flows[:, 0], motion.trust[:, 0])
 
 
-def _joint(image: Tensor, work: _Work) -> Tensor | None:
+def _joint(image: Tensor, work: _Work, graphs: Graphs) -> Tensor | None:
     """E_warp of the first frame of the next lane against this one, the last of its own."""
     after, joint = work.painter.after, work.frame.joint
     if after is None or after.anchor is None or joint is None:
         return None
-    return warp_errors(after.anchor, image, joint.flows[:, 0], joint.trust[:, 0])
+    return graphs.call(warp_errors, after.anchor, image, joint.flows[:, 0], joint.trust[:, 0])
 
 
-def _read(error: Tensor | None) -> float | None:
-    """The number, or None where no place could be trusted."""
-    return None if error is None or bool(error.isnan()) else float(error)
+def _read(pixels: Tensor, measured: Sequence[Tensor | None]) -> tuple[np.ndarray, list[float | None]]:
+    """Both on the host, which waits for the device here and else only in a step of the stylizer; of what was measured
+    (1,) the numbers, None where there is none and where no place could be trusted.
+    """
+    there = [one for one in measured if one is not None]
+    rgb, *read = downloaded(pixels, *([torch.cat(there)] if there else []))
+    numbers = iter(read[0].tolist() if read else [])
+    found = [None if one is None else next(numbers) for one in measured]
+    return rgb.numpy(), [None if number is None or math.isnan(number) else number for number in found]
 
 
 def _painted(

@@ -30,11 +30,11 @@ class StepReport:
 
 
 def report_of(found: Sequence[Minimum]) -> StepReport:
-    """One report of all scales; the only place where a step reads numbers back from the device, all at once."""
+    """One report of all scales, of minima that have been `read`."""
     last, accepted = found[-1].record, torch.cat([minimum.accepted for minimum in found])
     curves = {name: torch.cat([minimum.record[name] for minimum in found]) for name in last}
-    # (terms and whether each evaluation was accepted, evaluations, lanes): one transfer for all of it
-    table = torch.stack([*curves.values(), accepted.to(curves["loss"].dtype)]).cpu()
+    # (terms and whether each evaluation was accepted, evaluations, lanes)
+    table = torch.stack([*curves.values(), accepted.to(curves["loss"].dtype)])
     lanes = [_lane_report(list(last), table[:, :, lane].unbind(), len(last["loss"])) for lane in range(table.shape[2])]
     return batch_report(lanes)
 

@@ -6,9 +6,10 @@ state go in and out.
 """
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,10 @@ from torch import Tensor
 from nst_video import colors, losses
 from nst_video.batches import LaneState
 from nst_video.controls import Controls
-from nst_video.encoders import Encoder
+from nst_video.encoders import Encoder, Vgg
 from nst_video.errors import NstVideoError
 from nst_video.fill import paint_revealed
-from nst_video.graphs import Graphs
+from nst_video.graphs import Graphs, plainly
 from nst_video.motion import Motion, look_up, sampling_grid, warp
 from nst_video.objective import NOTHING, FrameObjective, Missed, Past, Weights, style_of
 from nst_video.optimizers import Curvature, Minimum
@@ -30,6 +31,8 @@ from nst_video.stepreport import StepReport, report_of
 from nst_video.teacher import Statistics, Teacher
 from nst_video.tiled import TiledObjective, gram_sums
 from nst_video.tiles import ALIGNED, can_be_cut
+
+Judgement = tuple[Statistics, Missed]  # of a teacher: what to correct, and what is missed
 
 _COARSEST = 128  # long side in pixels of the first scale: there a receptive field spans long strokes
 _SCALE_STEP = math.sqrt(2)
@@ -86,6 +89,7 @@ class Stylizer:
         self.mix = tuple(weight for _, weight in styles)
         self.graphs = Graphs()
         self._grams: dict[tuple[int, bool], list[Statistics]] = {}
+        self._mixed: dict[tuple[int, bool], tuple[tuple[float, ...], Statistics]] = {}
 
     def initial_state(self, seed: int | None = None) -> State:
         """The state before the first frame of a shot; `seed` is the options' unless given."""
@@ -101,9 +105,9 @@ class Stylizer:
         if chosen(controls.strength, self.look.strength) == 0:
             return image, replace(self._remember(state, image, image, None, StepReport(0, 0, {}, ())), missed=NOTHING)
         if motion.references == 0 or state.outputs is None:
-            found, correction, missed = self._first(image, state, controls)
+            found, (correction, missed) = self._first(image, state, controls)
         else:
-            found, correction, missed = self._later(image, motion, state, controls)
+            found, (correction, missed) = self._later(image, motion, state, controls)
         best = found[-1].image
         painted = colors.keep_colors(best, image) if self.look.keep_colors else best.clamp(0, 1)
         state = self._remember(state, image, best, found[-1].curvature, report_of(found))
@@ -129,7 +133,7 @@ class Stylizer:
         known = state.correction and (state.missed.painting or not self.teacher.places)
         return frame % _LOOK_FRAMES == 0 or not known
 
-    def _first(self, image: Tensor, state: State, controls: Controls) -> tuple[list[Minimum], Statistics, Missed]:
+    def _first(self, image: Tensor, state: State, controls: Controls) -> tuple[list[Minimum], Judgement]:
         """Coarse to fine, each scale from the one before: long strokes form while small and survive upsampling."""
         sizes = scales((image.shape[2], image.shape[3]), self.smallest_side)
         # What a small network misjudges is corrected at the finest scale, so there it has most to do.
@@ -151,44 +155,105 @@ class Stylizer:
                 else:
                     objective = objective.aimed_at(self.targets(content, controls, correction, missed), missed)
                 found[-1:] = [replace(last, curvature=None) for last in found[-1:]]  # or every scale's would be held
-                found.append(self._minimise(objective, start, content, part, curvature))
+                found.append(self._minimise(objective, start, content, part, curvature)[0])
                 start, curvature = found[-1].image, found[-1].curvature
         correction, painting = self._look(start, controls, correction)
         give_back_memory()
-        return found, correction, Missed(painting, frame)
+        return found, (correction, Missed(painting, frame))
 
     def _later(
         self, image: Tensor, motion: Motion, state: State, controls: Controls
-    ) -> tuple[list[Minimum], Statistics, Missed]:
+    ) -> tuple[list[Minimum], Judgement]:
         """From what was painted before, moved along the flow, and the fill where that is not to be had."""
         assert state.outputs is not None
         assert state.content is not None
-        distances = self.coherence.references[: motion.references]
-        # Bicubic: a bilinear look-up in every frame would blur whatever keeps moving.
-        moved = [warp(state.outputs[:, j - 1], motion.flows[:, i], "bicubic") for i, j in enumerate(distances)]
-        if motion.anchor is not None:
-            moved.append(warp(motion.anchor, motion.flows[:, -1], "bicubic"))
-        past = Past(torch.stack(moved, dim=1), motion.trust)
-        held = motion.trust.sum(1)
-        fill = paint_revealed(image, 1 - held, state.content, state.outputs[:, 0].clamp(0, 1))
-        start = (past.warped * past.trust).sum(1) + (1 - held) * fill
-        correction = state.correction
-        missed = state.missed.mapped(partial(_carried, flow=motion.flows[:, 0], held=held))
-        objective = self.objective(image, controls, correction, past, missed)
-        curvature = None if state.curvature is None else _moved(state.curvature, motion.flows[:, 0], image.shape)
+        call = self.graphs.call if self._can_record(image, motion, state.frame) else plainly
+        before = [state.outputs[:, j - 1] for j in self.coherence.references[: motion.references]]
+        newest = state.outputs[:, 0].clamp(0, 1)
+        fill = paint_revealed(image, 1 - motion.trust.sum(1), state.content, newest, call)
+        styles, weights = self._styles(image, controls, state.missed), self.weights(controls).on(image.device)
+        given = (image, motion, before, fill, weights, styles, state.correction, state.missed)
+        start, objective, missed, grid = call(self._prepared, *given, lend=True)
+        curvature = None if state.curvature is None else _moved(state.curvature, grid, image.shape)
         evaluations = round(chosen(controls.iterations, self.effort.iterations))
-        found = self._minimise(objective, start, image, evaluations, curvature)
-        if self._looks(state.frame, state):
-            correction, painting = self._look(found.image, controls, correction)
-            new = Missed(painting, self._missed_of(image))
-            missed = new.joined(missed, _settled) if missed.painting else new
-        return [found], correction, missed
+
+        def look(found: Minimum) -> Judgement:
+            if not self._looks(state.frame, state):
+                return state.correction, missed.mapped(torch.clone)
+            own, wanted = (self._style(image, controls, taught=taught) for taught in (False, True))
+            return call(self._judged, found.image, image, own, wanted, state.correction, missed)
+
+        found, judgement = self._minimise(objective, start, image, evaluations, curvature, look)
+        return [found], judgement
+
+    def _prepared(
+        self,
+        image: Tensor,
+        motion: Motion,
+        before: Sequence[Tensor],
+        fill: Tensor,
+        weights: Weights,
+        styles: Statistics,
+        correction: Statistics,
+        missed: Missed,
+    ) -> tuple[Tensor, FrameObjective, Missed, Tensor]:
+        """What a later frame starts from and its loss, what was missed carried along, and the sampling grid of the
+        motion from the frame before. before: paintings (L, 3, H, W), one for each reference.
+        """
+        pictures = torch.stack([*before, *([] if motion.anchor is None else [motion.anchor])], dim=1)
+        grid = sampling_grid(motion.flows.flatten(0, 1))
+        # Bicubic: a bilinear look-up in every frame would blur whatever keeps moving.
+        past = Past(look_up(pictures.flatten(0, 1), grid, "bicubic").view_as(pictures), motion.trust)
+        held = motion.trust.sum(1)
+        start = (past.warped * past.trust).sum(1) + (1 - held) * fill
+        carried = missed.mapped(partial(_carried, flow=motion.flows[:, 0], held=held))
+        objective = self._objective(image, _aimed(styles, correction, missed), weights, past, carried)
+        return start, objective, carried, grid.unflatten(0, pictures.shape[:2])[:, 0]
+
+    def _judged(
+        self,
+        painting: Tensor,
+        image: Tensor,
+        styles: Statistics,
+        wanted: Statistics,
+        correction: Statistics,
+        missed: Missed,
+    ) -> Judgement:
+        """After the teacher has looked at the painting of a later frame, and at that. styles, wanted: as the encoder
+        sees them and as the teacher does; correction, missed: what was known.
+        """
+        corrected, seen = self._compared(painting, styles, wanted, correction)
+        new = Missed(seen, self._missed_of(image))
+        return corrected, new.joined(missed, _settled) if missed.painting else new
+
+    def _can_record(self, image: Tensor, motion: Motion, frame: int) -> bool:
+        """Whether what belongs to a frame, of this number in its shot, may be done by graphs, which pay where many are
+        alike: not at the beginning of a shot, where references become more, or at the end of a lane.
+
+        Networks of other libraries may do what cannot be recorded; a picture in tiles takes longer than it takes to
+        launch.
+        """
+        usual = frame >= max(self.coherence.references) and motion.anchor is None
+        networks = (self.encoder, self.teacher and self.teacher.encoder)
+        own = all(isinstance(getattr(network, "network", None), Vgg) for network in networks if network)
+        return usual and own and not self._is_cut(image)
+
+    def _is_cut(self, image: Tensor) -> bool:
+        tile = self.effort.tile
+        return tile is not None and max(image.shape[-2:]) > tile
 
     def _minimise(
-        self, objective: FrameObjective, start: Tensor, content: Tensor, evaluations: int, curvature: Curvature | None
-    ) -> Minimum:
+        self,
+        objective: FrameObjective,
+        start: Tensor,
+        content: Tensor,
+        evaluations: int,
+        curvature: Curvature | None,
+        then: Callable[[Minimum], Any] = lambda found: None,
+    ) -> tuple[Minimum, Any]:
         """The minimum from `start`; where a lane's loss is not finite, once more from the frame itself, with short
-        steps and no memory.
+        steps and no memory. And what comes of it `then`: that is launched before the host waits for the loss, so that
+        the device need not wait for the host.
         """
         search = partial(
             self.graphs.minimise,
@@ -198,13 +263,14 @@ class Stylizer:
             history=self.effort.history,
         )
         found = search(start, curvature=curvature, consume=True, first_step=_FIRST_STEP)
+        result, found = then(found), found.read()
         if bool(found.loss.isfinite().all()):
-            return found
-        again = search(content, first_step=_CAREFUL * _FIRST_STEP)
+            return found, result
+        again = search(content, first_step=_CAREFUL * _FIRST_STEP).read()
         found = found.with_lanes(~found.loss.isfinite(), again)
         if not bool(found.loss.isfinite().all()):
             raise NstVideoError(f"the loss is not finite: {_terms(found)}; try smaller weights or --precision fp32")
-        return found
+        return found, then(found)
 
     def _start(self, content: Tensor, seed: int) -> Tensor:
         """What the coarsest scale of a first frame starts from, like `content` (L, 3, h, w)."""
@@ -219,17 +285,15 @@ class Stylizer:
         missed: Missed = NOTHING,
     ) -> FrameObjective:
         """The loss of images (L, 3, H, W) painted from the frame `content` of that size."""
-        tile = self.effort.tile
-        make = FrameObjective if tile is None or max(content.shape[-2:]) <= tile else partial(TiledObjective, tile=tile)
-        return make(
-            self.encoder,
-            self.look,
-            content=content,
-            styles=self.targets(content, controls, correction, missed),
-            weights=self.weights(controls),
-            past=past,
-            missed=missed,
-        )
+        targets = self.targets(content, controls, correction, missed)
+        return self._objective(content, targets, self.weights(controls), past, missed)
+
+    def _objective(
+        self, content: Tensor, targets: Statistics, weights: Weights, past: Past | None, missed: Missed
+    ) -> FrameObjective:
+        cut = self.effort.tile if self._is_cut(content) else None
+        make = FrameObjective if cut is None else partial(TiledObjective, tile=cut)
+        return make(self.encoder, self.look, content=content, styles=targets, weights=weights, past=past, missed=missed)
 
     def weights(self, controls: Controls = Controls()) -> Weights:
         """The weights of a frame: controls before options before the loss's own.
@@ -253,11 +317,14 @@ class Stylizer:
         """Gram matrices of the style pictures at their size beside `image`: layer -> (1 or L, N, N). Corrected, and as
         the teacher sees them in layers of which it is known what is missed.
         """
-        targets = self._style(image, controls, taught=False)
-        targets |= {layer: targets[layer] + added for layer, added in correction.items()}
-        completed = targets.keys() & missed.painting.keys()
+        return _aimed(self._styles(image, controls, missed), correction, missed)
+
+    def _styles(self, image: Tensor, controls: Controls, missed: Missed) -> Statistics:
+        """The same before they are corrected."""
+        styles = self._style(image, controls, taught=False)
+        completed = styles.keys() & missed.painting.keys()
         taught = self._style(image, controls, taught=True) if completed else {}
-        return targets | {layer: taught[layer] for layer in completed}
+        return styles | {layer: taught[layer] for layer in completed}
 
     def corrected(self, image: Tensor, controls: Controls, before: Statistics) -> Statistics:
         """The correction after the teacher has looked at `image` (L, 3, H, W); none where there is no teacher."""
@@ -267,8 +334,14 @@ class Stylizer:
         """The same, and what is missed of `image`, layer -> (L, C, h, w)."""
         if self.teacher is None:
             return {}, {}
-        targets, wanted = (self._style(image, controls, taught=taught) for taught in (False, True))
-        found, missed = self.teacher.look(image, targets, wanted, self.teacher.places)
+        styles, wanted = (self._style(image, controls, taught=taught) for taught in (False, True))
+        return self._compared(image, styles, wanted, before)
+
+    def _compared(
+        self, image: Tensor, styles: Statistics, wanted: Statistics, before: Statistics
+    ) -> tuple[Statistics, Statistics]:
+        assert self.teacher is not None
+        found, missed = self.teacher.look(image, styles, wanted, self.teacher.places)
         correction = {layer: _settled(new, before[layer]) if layer in before else new for layer, new in found.items()}
         return correction, missed
 
@@ -282,12 +355,14 @@ class Stylizer:
         if (side, taught) not in self._grams:
             tile = self._style_tile(image)
             self._grams[side, taught] = [self._statistics(self._at(style, side), taught, tile) for style in self.styles]
-        mix = controls.style_mix or self.mix
-        pairs = list(zip([weight / sum(mix) for weight in mix], self._grams[side, taught], strict=True))
-        return {
-            layer: torch.stack([share * grams[layer] for share, grams in pairs]).sum(0)
-            for layer in self._grams[side, taught][0]
-        }
+        mix = tuple(controls.style_mix or self.mix)
+        kept = self._mixed.get((side, taught))
+        if kept is None or kept[0] != mix:  # mostly it stays as it is
+            pairs = list(zip([weight / sum(mix) for weight in mix], self._grams[side, taught], strict=True))
+            layers = self._grams[side, taught][0]
+            found = {layer: torch.stack([share * grams[layer] for share, grams in pairs]).sum(0) for layer in layers}
+            kept = self._mixed[side, taught] = (mix, found)
+        return kept[1]
 
     def _at(self, style: Tensor, long_side: int) -> Tensor:
         """A style picture with this long side, or larger where the encoder needs it."""
@@ -327,19 +402,25 @@ def _carried(values: Tensor, flow: Tensor, held: Tensor) -> Tensor:
     return warp(values, own) * F.interpolate(held, size=size, mode="area").clamp(0, 1)
 
 
+def _aimed(styles: Statistics, correction: Statistics, missed: Missed) -> Statistics:
+    """Targets of the style layers, corrected where it is not known place by place what is missed."""
+    added = {layer: value for layer, value in correction.items() if layer not in missed.painting}
+    return {layer: target + added[layer] if layer in added else target for layer, target in styles.items()}
+
+
 def _settled(new: Tensor, before: Tensor) -> Tensor:
     """What is found after a look, of what is new and what was known."""
     return new.lerp(before, 1 - _TAKEN)
 
 
-def _moved(curvature: Curvature, flow: Tensor, shape: Sequence[int]) -> Curvature:
-    """The pairs of L images of `shape` moved along the flow (L, 2, H, W): what was learnt of a place goes with it."""
+def _moved(curvature: Curvature, grid: Tensor, shape: Sequence[int]) -> Curvature:
+    """The pairs of L images of `shape` moved by a grid (L, H, W, 2): what was learnt of a place goes with it."""
 
     def move(vectors: Tensor) -> Tensor:
         if vectors.is_cuda:  # one look-up for all: there each call costs
-            return warp(vectors.view(len(flow), -1, *shape[2:]), flow).view_as(vectors)
-        moved, grid = torch.empty_like(vectors), sampling_grid(flow)
-        by_row = (len(flow), -1, *shape[1:])
+            return look_up(vectors.view(len(grid), -1, *shape[2:]), grid).view_as(vectors)
+        moved = torch.empty_like(vectors)
+        by_row = (len(grid), -1, *shape[1:])
         # One pair of each lane after the other: a look-up takes several times what it looks up.
         for after, before in zip(moved.view(by_row).unbind(1), vectors.view(by_row).unbind(1), strict=True):
             after.copy_(look_up(before, grid))

@@ -13,11 +13,14 @@ def uploaded(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def downloaded(tensor: Tensor) -> Tensor:
-    """A tensor on the CPU; from a GPU once the current stream has come so far, without waiting for other streams."""
-    if not tensor.is_cuda:
-        return tensor.cpu()
-    found = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    found.copy_(tensor, non_blocking=True)
-    torch.cuda.current_stream(tensor.device).synchronize()
+def downloaded(*tensors: Tensor) -> list[Tensor]:
+    """Tensors of one device on the CPU; from a GPU once the current stream has come so far, without waiting for other
+    streams, and only once.
+    """
+    if not tensors[0].is_cuda:
+        return [tensor.cpu() for tensor in tensors]
+    found = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
+    for copy, tensor in zip(found, tensors, strict=True):
+        copy.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensors[0].device).synchronize()
     return found

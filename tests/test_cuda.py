@@ -18,7 +18,7 @@ import torch
 from media import make_video
 from tiny import picture
 
-from nst_video import direct, optimizers, padded
+from nst_video import direct, fill, graphs, optimizers, padded, painting
 from nst_video.controls import Controls
 from nst_video.encoders import load_encoder
 from nst_video.graphs import Graphs
@@ -35,6 +35,7 @@ from nst_video.states import pack, unpack
 from nst_video.stepdown import is_out_of_memory
 from nst_video.stylizer import State, Stylizer
 from nst_video.stylizers import make_stylizer
+from nst_video.teacher import load_teacher, places_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from bench_precision import paint, read, scaled
@@ -306,6 +307,102 @@ def test_frames_go_on_from_a_saved_state_bit_for_bit(precision):
     found, _ = painted_frames(stylizer(precision=precision), unpack(pack(state), State, "cuda"), (3, 4))
     assert torch.equal(found[0], wanted[2])
     assert torch.equal(found[1], wanted[3])
+
+
+def taught(name="slim", precision="bf16"):
+    """As a render makes it, with the teacher of its encoder."""
+    encoder = load_encoder(name, LAYERS, device="cuda", precision=precision)
+    teacher = load_teacher(encoder, LOOK.style_layers, places=places_of(encoder, LOOK), precision=precision)
+    effort = EffortOptions(encoder=name, size=SIZE[1], first_iterations=12, iterations=5, history=6)
+    return Stylizer(encoder, [(still(9), 1.0)], effort=effort, teacher=teacher)
+
+
+def moving(lanes=1, frames=9):
+    """Frames (L, 3, H, W) of cameras that move 4 pixels a frame, with their motion: at the right all is new."""
+    height, width = SIZE
+    wide = torch.cat([picture(seed, height, width + 4 * frames) for seed in range(lanes)]).cuda()
+    found = []
+    for number in range(frames):
+        distances = [j for j in (1, 2, 4) if j <= number]
+        flows = torch.zeros(lanes, len(distances), 2, *SIZE, device="cuda")
+        trust = torch.zeros(lanes, len(distances), 1, *SIZE, device="cuda")
+        for at, distance in enumerate(distances):
+            flows[:, at, 0] = 4.0 * distance
+        trust[:, :1, :, :, : width - 4] = 1
+        found.append((wide[..., 4 * number : 4 * number + width].contiguous(), Motion(flows, trust)))
+    return found
+
+
+def paint_moving(painter, frames, state=None):
+    state, painted = state or painter.initial_state(), []
+    for image, step in frames:
+        frame, state = painter.step(image, step, state)
+        painted.append(frame)
+    return painted, state
+
+
+@pytest.mark.parametrize(("name", "precision"), [("slim", "bf16"), ("slim", "fp32"), ("vgg19", "bf16")])
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_frames_are_the_same_with_what_belongs_to_them_recorded(monkeypatch, name, precision, lanes):
+    frames, painter = moving(lanes), taught(name, precision)
+    found, state = paint_moving(painter, frames)
+    assert {key[0] for key in painter.graphs._captured} >= {"Stylizer._prepared", "_repainted"}
+    monkeypatch.setattr(graphs, "can_record", lambda tensors: False)
+    wanted, plain = paint_moving(taught(name, precision), frames)
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one, other)
+    mine, theirs = (pack((s.correction, s.missed)).tensors for s in (state, plain))
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[key]) for key, value in mine.items())
+
+
+def test_recorded_frames_go_on_from_a_saved_state_bit_for_bit():
+    frames = moving()
+    wanted, _ = paint_moving(taught(), frames)
+    for done in (5, 6, 7):
+        _, state = paint_moving(taught(), frames[:done])
+        found, _ = paint_moving(taught(), frames[done:], unpack(pack(state), State, "cuda"))
+        assert all(torch.equal(one, other) for one, other in zip(found, wanted[done:], strict=True))
+
+
+def test_graphs_of_functions_become_no_more():
+    painter, frames = taught(), moving(frames=13)
+    _, state = paint_moving(painter, frames[:9])
+    before = len(painter.graphs)
+    paint_moving(painter, frames[9:], state)
+    assert len(painter.graphs) == before <= graphs._KEPT
+
+
+def test_a_later_frame_waits_twice(monkeypatch):
+    """For what is revealed, and for the loss; and nothing but `downloaded` waits."""
+    painter, frames, waited = taught(), moving(), []
+
+    def allowed(*tensors, downloaded=fill.downloaded):
+        torch.cuda.set_sync_debug_mode("default")
+        waited.append(len(tensors))
+        try:
+            return downloaded(*tensors)
+        finally:
+            torch.cuda.set_sync_debug_mode("error")
+
+    _, state = paint_moving(painter, frames[:7])
+    for module in (fill, optimizers):
+        monkeypatch.setattr(module, "downloaded", allowed)
+    torch.cuda.synchronize()
+    for number in (7, 8):  # with a look and without
+        with nothing_may_wait():
+            _, state = painter.step(*frames[number], state)
+    assert waited == [1, 1] * 2
+
+
+def test_what_is_measured_of_a_frame_is_the_same_recorded():
+    (image, _), (after, step) = moving()[:2]
+    held = Graphs()
+    for _ in range(2):
+        given = (after, image, step.flows[:, 0], step.trust[:, 0])
+        assert torch.equal(held.call(painting.warp_errors, *given), painting.warp_errors(*given))
+        assert torch.equal(held.call(painting.to_pixels, after, lend=True), painting.to_pixels(after))
+    assert len(held) == 2
 
 
 FAST = {"size": 96, "first_iterations": 12, "iterations": 4, "device": "cuda"}

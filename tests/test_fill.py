@@ -44,6 +44,27 @@ def test_a_picture_that_is_all_hole_is_painted_whole():
     torch.testing.assert_close(found, painted, rtol=0, atol=1e-5)
 
 
+def test_windows_that_come_again_change_nothing():
+    image, content, painted = picture(0), picture(1), picture(2)
+    numbers = torch.arange(20, 50)
+    once, again = (
+        fill._repainted(image, content, painted, wanted) for wanted in (numbers, fill.in_few_lengths(numbers, 1000))
+    )
+    torch.testing.assert_close(once, again, rtol=0, atol=1e-6)
+    assert (once - image).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "length"), [(1, 4225, 64), (64, 4225, 64), (65, 4225, 1024), (2000, 4225, 4225), (40, 50, 50)]
+)
+def test_windows_are_painted_in_few_lengths(count, most, length):
+    numbers = torch.arange(count) + 7
+    found = fill.in_few_lengths(numbers, most)
+    assert torch.equal(found[:count], numbers)
+    assert set(found[count:].tolist()) <= {6 + count}
+    assert len(found) == length
+
+
 def test_nothing_is_painted_far_from_the_hole():
     image = picture(0)
     found = paint_revealed(image, HOLE, picture(1), picture(2))

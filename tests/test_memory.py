@@ -266,6 +266,16 @@ def test_less_is_planned_with_where_the_gradient_is_written_out():
     assert in_tiles[0] == in_tiles[1]
 
 
+def test_graphs_are_counted_for_pictures_in_one_piece_of_videos_on_a_gpu():
+    size = (1280, 720)
+    by_graphs, still = (need_of(size, "vgg19", device="cuda:0", still=still) for still in (False, True))
+    assert by_graphs.graphs > 0
+    assert still.graphs == need_of(size, "vgg19").graphs == 0
+    without = replace(by_graphs, graphs=0)
+    assert by_graphs.bytes(history=10, tile=None) > without.bytes(history=10, tile=None)
+    assert by_graphs.bytes(history=10, tile=640) == without.bytes(history=10, tile=640)
+
+
 def test_transformed_weights_are_counted_to_the_deepest_layer():
     default, deeper = (
         need_of((64, 64), "vgg19"),
