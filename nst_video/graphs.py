@@ -7,6 +7,7 @@ and what it gives.
 """
 
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 # what is revealed, and three more.
 _KEPT = 24
 _ITERATIONS = "iterations"
+_ALIKE = 1e-3  # of the largest number: by how much a replay may differ from the call that it stands for
+
+_recording = threading.Lock()  # all threads record on one stream
 
 Result = TypeVar("Result")
 Kept = TypeVar("Kept", "_Captured", "_Function")
@@ -125,6 +129,19 @@ def taken_apart(value: Any) -> tuple[list[Tensor], tuple[Hashable, ...]]:
     return tensors, tuple(form)
 
 
+def results_in(value: Any) -> list[Tensor]:
+    """The tensors of what a function gave, those of losses too."""
+    parts = value if isinstance(value, tuple) else (value,)
+    losses = [part for part in parts if isinstance(part, FrameObjective)]
+    return taken_apart(value)[0] + [tensor for loss in losses for tensor in loss.tensors().values()]
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether numbers differ by rounding at most; the host waits for that."""
+    bound = _ALIKE * float(other.double().nan_to_num(0, 0, 0).abs().max()) if other.numel() else 0.0
+    return torch.allclose(one.double(), other.double(), rtol=0, atol=bound, equal_nan=True)
+
+
 def plainly(function: Callable[..., Result], *given: Any, lend: bool = False) -> Result:
     """function(*given): stands in for `Graphs.call`."""
     return function(*given)
@@ -204,7 +221,8 @@ class Graphs:
         """
         while key not in self._captured and kind not in self._impossible:
             try:
-                self._captured[key] = record()
+                with _recording:
+                    self._captured[key] = record()
             except RuntimeError as error:
                 lacking, others = _memory_error(error), bool(self._captured)
                 self.clear()  # the other graphs hold memory, and can be recorded again
@@ -243,13 +261,16 @@ class Graphs:
 
     def _record(self, function: Callable[..., Any], given: Sequence[Any]) -> _Function:
         """The function is run as it is, and then recorded, on copies of the tensors that it is given, which lie in the
-        usual order: how the first ones lie decides nothing.
+        usual order: how the first ones lie decides nothing. RuntimeError where a replay gives something else.
         """
         own = mapped(given, partial(torch.clone, memory_format=torch.contiguous_format))
         tensors, _ = taken_apart(own)
         with _beside(tensors[0].device):
-            function(*own)
+            wanted = function(*own)
         graph, result = self._graph_of(lambda: function(*own), tensors[0].device)
+        graph.replay()
+        if not all(map(_alike, results_in(result), results_in(wanted))):
+            raise RuntimeError("what a replay gives is not what the call gave")
         return _Function(graph, tensors, result)
 
     def _graph_of(self, work: Callable[[], Result], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Result]:

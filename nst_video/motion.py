@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,10 @@ from torch import Tensor
 
 from nst_video import colors, losses
 from nst_video.errors import UsageError
+from nst_video.graphs import plainly
 from nst_video.kernels import kernels
+
+Call = Callable[..., Any]  # of a function of tensors and what it is given: see `Graphs.call`
 
 FLOW_PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
@@ -232,20 +236,30 @@ class Flows:
             tuple(flow(reference, current, chosen) for reference, chosen in pairs),
         )
 
-    def motion(self, device: torch.device | str = "cpu") -> Motion:
-        """The flows without their noise, and how far each can be trusted, on a device and computed there."""
+    def motion(self, device: torch.device | str = "cpu", call: Call = plainly) -> Motion:
+        """The flows without their noise, and how far each can be trusted, on a device and computed there.
+
+        call: how functions of tensors are called; see `Graphs.call`.
+        """
         if not self.references:
             return Motion.none(1, *self.current.shape[:2]).to(device)
         # On a GPU all at once, because each call costs there; on a CPU one after the other, because memory does.
         together = 1 if torch.device(device).type == "cpu" else len(self.references)
         current = colors.to_image(self.current[None], device)
         parts = [slice(first, first + together) for first in range(0, len(self.references), together)]
-        return _motion_of(self._settled(current, part) for part in parts)
+        return _motion_of(self._settled(current, part, call) for part in parts)
 
-    def _settled(self, current: Tensor, which: slice) -> tuple[Tensor, Tensor]:
+    def _settled(self, current: Tensor, which: slice, call: Call) -> tuple[Tensor, Tensor]:
         references = colors.to_image(np.stack(self.references[which]), current.device)
         backward, forward = (_to_flows(part[which], current.device) for part in (self.backward, self.forward))
-        return _settled(current, references, backward, forward)
+        return _caller(call, references)(_settled, current, references, backward, forward)
+
+
+_RECORDED = 1 << 20  # pixels of all references up to which launching takes longer than computing, so that graphs pay
+
+
+def _caller(call: Call, references: Tensor) -> Call:
+    return call if references[:, 0].numel() <= _RECORDED else plainly
 
 
 def _settled(current: Tensor, references: Tensor, backward: Tensor, forward: Tensor) -> tuple[Tensor, Tensor]:
@@ -272,31 +286,28 @@ class Unfound:
     current: np.ndarray
     references: tuple[np.ndarray, ...]
 
-    def motion(self, device: torch.device | str = "cpu") -> Motion:
-        """The flows without their noise, and how far each can be trusted, found and computed on an NVIDIA GPU;
-        UsageError where the device is none, or Triton cannot be used.
-        """
+    def motion(self, device: torch.device | str = "cpu", call: Call = plainly) -> Motion:
+        """As that of Flows, found on an NVIDIA GPU; UsageError where the device is none, or Triton cannot be used."""
         if not self.references:
             return Motion.none(1, *self.current.shape[:2]).to(device)
-        search = flow_on(device)
-        pictures = colors.to_image(np.stack([self.current, *self.references]), device)
-        grey = _luma(pictures)
+        flow_on(device)
+        current = colors.to_image(self.current[None], device)
         # As many at once as a GPU is filled by; more would only take more memory.
-        together = max(1, _AT_ONCE // grey[0].numel())
-        parts = [slice(first, first + together) for first in range(1, len(pictures), together)]
-        return _motion_of(self._settled(search, pictures, grey, part) for part in parts)
-
-    @staticmethod
-    def _settled(
-        search: Callable[[Tensor, Tensor], Tensor], pictures: Tensor, grey: Tensor, which: slice
-    ) -> tuple[Tensor, Tensor]:
-        others = grey[which]
-        own = grey[:1].expand_as(others)
-        backward, forward = search(torch.cat([own, others]), torch.cat([others, own])).chunk(2)
-        return _settled(pictures[:1], pictures[which], backward, forward)
+        together = max(1, _AT_ONCE // current[0, 0].numel())
+        parts = [self.references[first : first + together] for first in range(0, len(self.references), together)]
+        references = (colors.to_image(np.stack(part), device) for part in parts)
+        return _motion_of(_caller(call, part)(_searched, current, part) for part in references)
 
 
 _AT_ONCE = 1 << 21  # pixels whose flow is looked for at once, each way
+
+
+def _searched(current: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_settled`, by a flow that is found here."""
+    others = _luma(references)
+    own = _luma(current).expand_as(others)
+    backward, forward = flow_on(current.device)(torch.cat([own, others]), torch.cat([others, own])).chunk(2)
+    return _settled(current, references, backward, forward)
 
 
 def flow_on(device: torch.device | str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -351,7 +362,7 @@ class NoFlows:
 
     known: Motion
 
-    def motion(self, device: torch.device | str = "cpu") -> Motion:
+    def motion(self, device: torch.device | str = "cpu", call: Call = plainly) -> Motion:
         """It, on a device."""
         return self.known.to(device)
 

@@ -94,7 +94,7 @@ class Feed:
     def __init__(self, plan: Plan, *, workers: int | None = None) -> None:
         """workers: frames whose motion is looked for at once; None: as many as `workers_for` says."""
         threads = plan.machine.threads or os.cpu_count() or 1
-        self._plan, self._device, self._streams = plan, plan.machine.device, threading.local()
+        self._plan, self._device, self._own = plan, plan.machine.device, threading.local()
         self.workers = workers or workers_for(threads, self._device, plan.size, plan.coherence.flow)
 
     def __enter__(self) -> Self:
@@ -154,11 +154,22 @@ class Feed:
         def bring() -> Upcoming:
             with self._stream() as stream:
                 image = to_image(facts["rgb"][None], self._device)
-                motions: dict[str, Any] = {name: found.motion(self._device) for name, found in flows.items()}
+                motions: dict[str, Any] = {
+                    name: found.motion(self._device, self._call()) for name, found in flows.items()
+                }
                 arrived = None if stream is None else stream.record_event()
             return Upcoming(**facts, seen=seen(facts["rgb"]), image=image, **motions, arrived=arrived)
 
         return patiently(bring)
+
+    def _call(self) -> Callable[..., Any]:
+        """How this thread calls functions of tensors: by graphs of its own."""
+        from nst_video.graphs import Graphs
+
+        if not hasattr(self._own, "graphs"):
+            self._own.graphs = Graphs()
+        call: Callable[..., Any] = self._own.graphs.call
+        return call
 
     @contextmanager
     def _stream(self) -> "Iterator[torch.cuda.Stream | None]":
@@ -168,10 +179,10 @@ class Feed:
         if not self._device.startswith("cuda"):
             yield None
             return
-        if not hasattr(self._streams, "own"):
-            self._streams.own = torch.cuda.Stream(self._device)
-        with torch.cuda.stream(self._streams.own):
-            yield self._streams.own
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(self._device)
+        with torch.cuda.stream(self._own.stream):
+            yield self._own.stream
 
 
 def patiently(work: Callable[[], Upcoming]) -> Upcoming:

@@ -12,13 +12,14 @@ from tiny import LOOK, TinyEncoder, picture, texture
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from nst_video import direct, fill, graphs, optimizers
+from nst_video import motion as motions_of
 from nst_video.colors import to_image, to_pixels
 from nst_video.controls import Controls
 from nst_video.encoders import load_encoder
-from nst_video.graphs import Graphs, mapped, taken_apart
+from nst_video.graphs import Graphs, mapped, results_in, taken_apart
 from nst_video.measures import warp_errors
-from nst_video.motion import Motion, MotionWindow
-from nst_video.objective import FrameObjective, Missed
+from nst_video.motion import Flows, Motion, MotionWindow
+from nst_video.objective import Missed
 from nst_video.options import EffortOptions, LookOptions
 from nst_video.padded import PaddedVgg
 from nst_video.states import pack, unpack
@@ -37,16 +38,9 @@ class Again:
         self.work, self.result = work, result
 
     def replay(self):
-        for mine, new in zip(tensors_of(self.result), tensors_of(self.work()), strict=True):
+        for mine, new in zip(results_in(self.result), results_in(self.work()), strict=True):
             if mine.data_ptr() != new.data_ptr():
                 mine.copy_(new)
-
-
-def tensors_of(result):
-    """All tensors of a result, of losses too."""
-    parts = result if isinstance(result, tuple) else (result,)
-    losses = [part for part in parts if isinstance(part, FrameObjective)]
-    return taken_apart(result)[0] + [tensor for loss in losses for tensor in loss.tensors().values()]
 
 
 @pytest.fixture
@@ -164,6 +158,35 @@ def test_what_cannot_be_recorded_is_called_from_then_on(recording, monkeypatch, 
     assert len(held) == 0
     held.call(torch.abs, picture(1))  # others still can
     assert len(held) == 1
+
+
+@pytest.mark.parametrize("function", [torch.neg, torch.sort])
+def test_a_graph_that_gives_something_else_is_not_used(recording, monkeypatch, caplog, function):
+    held, replay = Graphs(), Again.replay
+
+    def wrong(self):
+        replay(self)
+        results_in(self.result)[0].add_(0.01)
+
+    monkeypatch.setattr(Again, "replay", wrong)
+    for _ in range(2):
+        found, wanted = (results_in((call(function, picture(1)),)) for call in (held.call, graphs.plainly))
+        assert all(map(torch.equal, found, wanted))
+    assert len(held) == 0
+    assert "not what the call gave" in caplog.text
+
+
+def test_how_far_motions_can_be_trusted_is_found_by_graphs_where_pictures_are_small(recording, monkeypatch):
+    rgbs, held = [texture(1, HEIGHT, WIDTH + 8)[:, first : first + WIDTH] for first in (0, 3, 8)], Graphs()
+    for current, reference in ((1, 0), (2, 1)):
+        flows = Flows.between(rgbs[current], [rgbs[reference]])
+        found, wanted = flows.motion("cpu", held.call), flows.motion()
+        assert torch.equal(found.flows, wanted.flows)
+        assert torch.equal(found.trust, wanted.trust)
+    assert recording == ["_settled"]
+    monkeypatch.setattr(motions_of, "_RECORDED", HEIGHT * WIDTH - 1)
+    flows.motion("cpu", Graphs().call)
+    assert recording == ["_settled"]
 
 
 # ---------------------------------------------------------------------------------------------- frames
