@@ -1,5 +1,5 @@
 """The path on CUDA: graphs do what iterations one by one do, nothing waits for the device, and running out is no end.
-Its kernels are tested in test_triton.py.
+Its kernels are tested in test_gpu_kernels.py.
 
 Skipped without such a device, unless NST_VIDEO_REQUIRE_CUDA is set: then it fails.
 """

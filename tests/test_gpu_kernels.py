@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def launched():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("channels", "size"), [(64, (37, 52)), (128, (8, 7)), (256, (1, 5)), (512, (2, 2))])
+@pytest.mark.parametrize(("channels", "size"), [(64, (21, 36)), (128, (8, 7)), (256, (1, 5)), (512, (2, 2))])
 def test_single_kernels_do_what_their_steps_do(dtype, channels, size):
     single = kernels_of("borders_triton")
     rel = 1e-6 if dtype == torch.float32 else 0.01
@@ -157,7 +158,7 @@ LOOK = LookOptions()
 LAYERS = (*LOOK.content_layers, *LOOK.style_layers)
 
 
-def problem(name, lanes=(1, 2), size=(40, 56)):
+def problem(name, lanes=(1, 2), size=(24, 40)):
     """A loss of frames with a past, and where to start from."""
     encoder = load_encoder(name, LAYERS, device=DEVICE)
     content = torch.cat([picture(seed, *size) for seed in lanes]).to(DEVICE)
@@ -189,22 +190,6 @@ def test_loss_and_gradient_by_single_kernels_are_those_of_autograd(by_kernels, n
     assert (found[1] - gradient).norm() < 1e-4 * gradient.norm()
     for term, values in terms.items():
         torch.testing.assert_close(found[2][term], values, rtol=1e-4, atol=1e-6, msg=term)
-
-
-def test_the_update_by_single_kernels_is_that_of_torch(monkeypatch):
-    objective, image = problem("slim")
-
-    def found():
-        cold = minimise(objective, image, evaluations=9, history=6)
-        return cold, minimise(objective, image.flip(3), evaluations=4, history=6, curvature=cold.curvature)
-
-    wanted = found()
-    monkeypatch.setattr(optimizers, "kernels", kernels_of)
-    for one, other in zip(found(), wanted, strict=True):
-        assert torch.equal(one.accepted, other.accepted)
-        torch.testing.assert_close(one.record["loss"], other.record["loss"], rtol=1e-2, atol=0)
-        assert torch.equal(one.curvature.filled, other.curvature.filled)
-        assert torch.equal(one.curvature.head, other.curvature.head)
 
 
 def unruly(image, turn):
@@ -381,30 +366,38 @@ def test_a_motion_found_on_the_gpu_is_that_of_opencvs_flow(monkeypatch):
 
 
 def test_large_pictures_are_looked_at_in_parts_with_the_same_result(monkeypatch):
-    monkeypatch.setattr(motion, "kernels", kernels_of)
-    rgbs = [moved(seed, *MOTIONS["shift"], size=(16, 20))[0] for seed in (1, 1, 1)]
+    sizes = []
+
+    def shift(source, target):
+        sizes.append(len(source))
+        return (target - source).mean((1, 2), keepdim=True)[:, None].expand(-1, 2, *source.shape[1:])
+
+    monkeypatch.setattr(motion, "flow_on", lambda device: shift)
+    rgbs = [texture(seed, 48, 64) for seed in range(4)]
     together = motion.flows_between(rgbs[0], rgbs[1:], "gpu").motion(DEVICE)
-    monkeypatch.setattr(motion, "_AT_ONCE", 1)
+    monkeypatch.setattr(motion, "_AT_ONCE", 2 * 48 * 64)
     apart = motion.flows_between(rgbs[0], rgbs[1:], "gpu").motion(DEVICE)
-    torch.testing.assert_close(vars(apart), vars(together), rtol=0, atol=1e-4)
+    torch.testing.assert_close(vars(apart), vars(together))
+    assert together.flows.shape == (1, 3, 2, 48, 64)
+    assert sizes == [6, 4, 2]  # each way
 
 
 # ---------------------------------------------------------------------------------------------- compiled
 
 
 def test_whatever_was_launched_here_can_be_compiled_for_gpus(launched, tmp_path):
-    if launched is None:
-        pytest.skip("on a GPU they are compiled when they are launched")
+    if not launched:
+        pytest.skip("on a GPU they are compiled when they are launched; elsewhere the other tests here launch them")
     assert {module for module, *_ in launched} == {f"nst_video.{name}" for name in KERNELS}
-    script = Path(__file__).with_name("compile_kernels.py")
+    script, lines = Path(__file__).with_name("compile_kernels.py"), list(launched.values())
     settings = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        input="\n".join(launched.values()),
-        env=settings | {"TRITON_CACHE_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == len(launched) * len(compile_kernels.GENERATIONS)
+    settings["TRITON_CACHE_DIR"] = str(tmp_path)
+
+    def compiled(some):
+        command = [sys.executable, str(script)]
+        return subprocess.run(command, input="\n".join(some), env=settings, capture_output=True, text=True, check=False)
+
+    with ThreadPoolExecutor() as pool:
+        for part, done in zip((lines[::2], lines[1::2]), pool.map(compiled, (lines[::2], lines[1::2])), strict=True):
+            assert done.returncode == 0, done.stderr
+            assert len(done.stdout.splitlines()) == len(part) * len(compile_kernels.GENERATIONS)
