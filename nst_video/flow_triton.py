@@ -78,6 +78,12 @@ def _sobel(image, i, j, height, width, known):
 
 
 @triton.jit
+def _first(number, side, PATCH: tl.constexpr, STRIDE: tl.constexpr):
+    """Where patches begin along a side: the last one where it ends with it."""
+    return tl.maximum(tl.minimum(number * STRIDE, side - PATCH), 0)
+
+
+@triton.jit
 def _search(
     found,
     start,
@@ -99,8 +105,8 @@ def _search(
     there = p < count
     row, column = p // columns, p % columns
     e = tl.arange(0, PIXELS)
-    i = tl.maximum(tl.minimum(row * STRIDE, height - PATCH), 0)[:, None] + (e // PATCH)[None, :]
-    j = tl.maximum(tl.minimum(column * STRIDE, width - PATCH), 0)[:, None] + (e % PATCH)[None, :]
+    i = _first(row, height, PATCH, STRIDE)[:, None] + (e // PATCH)[None, :]
+    j = _first(column, width, PATCH, STRIDE)[:, None] + (e % PATCH)[None, :]
     known = there[:, None] & (e >= 0)[None, :]
     source += pair * height * width
     target += pair * height * width
@@ -168,8 +174,7 @@ def _spread(
     for turn in range((PATCH // STRIDE + 2) * (PATCH // STRIDE + 2)):
         row = last_row - turn // (PATCH // STRIDE + 2)
         column = last_column - turn % (PATCH // STRIDE + 2)
-        top = tl.maximum(tl.minimum(row * STRIDE, height - PATCH), 0)
-        left = tl.maximum(tl.minimum(column * STRIDE, width - PATCH), 0)
+        top, left = _first(row, height, PATCH, STRIDE), _first(column, width, PATCH, STRIDE)
         covers = known & (row >= 0) & (column >= 0)
         covers = covers & (top <= i) & (i < top + PATCH) & (left <= j) & (j < left + PATCH)
         place = row * columns + column
@@ -322,11 +327,11 @@ def flow(source: Tensor, target: Tensor) -> Tensor:
 
 
 def coarsest(height: int, width: int) -> int:
-    """The level, by halves of the size, at which the search begins: the longer side has four patches there, and the
-    shorter one.
+    """The level, by halves of the size, at which the search begins: about four patches are as long as the picture
+    there, and one is no longer than its shorter side.
     """
     long, short = max(height, width) / (4 * _PATCH), min(height, width) / _PATCH
-    return max(0, min(int(math.log2(long) + 0.5), int(math.log2(short)))) if min(long, short) > 0 else 0
+    return max(0, min(int(math.log2(long) + 0.5), int(math.log2(short))))
 
 
 def _pyramid(pictures: Tensor, levels: int) -> list[Tensor]:
