@@ -13,7 +13,8 @@ from nst_video.tiles import ALIGNED, MINIMAL_TILE, can_be_cut
 # Measured by scripts/bench_memory.py, on the safe side.
 _PROCESS = 4.5e8  # bytes that Python, torch, OpenCV and an encoder take before the first frame
 _PIXEL = 500  # bytes for each pixel of a frame: what is painted, moved, compared and kept, without the pairs
-_GRAPHS = 550  # bytes more on a GPU: what graphs of functions around the minimisation are given, and what they give
+# Bytes more on a GPU, reckoned: what graphs of functions around the minimisation are given, and what they give.
+_GRAPHS = 550
 _PAIR = 88  # bytes for each pixel and curvature pair: of the frame before, moved onto this one, and being saved
 _PAIR_OF_A_STILL = 30  # of the one frame that there is
 _TRANSFORMED = 36 * 4  # bytes of a pair of channels of a convolution that is computed by fewer multiplications

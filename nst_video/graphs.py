@@ -25,7 +25,7 @@ from nst_video.optimizers import LBFGS, Curvature, Minimum, Objective, minimise,
 log = logging.getLogger(__name__)
 
 # Graphs: a first frame has one for each scale, and later ones one for each number of references, one for each size of
-# what is revealed, and three more.
+# what is revealed, and three more; of lanes each number that paints together has its own.
 _KEPT = 24
 _ITERATIONS = "iterations"
 _ALIKE = 1e-3  # of the largest number: by how much a replay may differ from the call that it stands for
@@ -200,14 +200,14 @@ class Graphs:
 
         function: what it gives depends on nothing but the tensors in `given` and values that stay; it neither waits for
         the device nor asks what tensors hold. It is known again by its name, and its graph by all in `given` that is
-        not what tensors hold. lend: the tensors of the result are overwritten by the next call, where they else are
-        copies.
+        not what tensors hold. lend: the tensors of the result are overwritten by the next such call, where they else
+        are copies.
         """
         tensors, form = taken_apart(given)
         if not can_record(tensors):
             return function(*given)
         name = function.__qualname__
-        held = self._kept(name, (name, form), partial(self._record, function, given))
+        held = self._kept(name, (name, form, lend), partial(self._record, function, given, lend))
         if held is None:
             return function(*given)
         result: Result = held(tensors)
@@ -227,7 +227,7 @@ class Graphs:
                 lacking, others = _memory_error(error), bool(self._captured)
                 self.clear()  # the other graphs hold memory, and can be recorded again
                 if lacking is None or kind != _ITERATIONS:
-                    log.warning("%s cannot be recorded on this device, which makes them slower: %s", kind, error)
+                    log.warning("%s cannot be recorded, which makes them slower: %s", kind, error)
                     self._impossible.add(kind)
                 elif not others:
                     raise lacking from None
@@ -259,7 +259,7 @@ class Graphs:
         graph, row = self._graph_of(iteration, image.device)
         return _Captured(graph, own, solver, names, row)
 
-    def _record(self, function: Callable[..., Any], given: Sequence[Any]) -> _Function:
+    def _record(self, function: Callable[..., Any], given: Sequence[Any], lend: bool) -> _Function:
         """The function is run as it is, and then recorded, on copies of the tensors that it is given, which lie in the
         usual order: how the first ones lie decides nothing. RuntimeError where a replay gives something else.
         """
@@ -267,19 +267,23 @@ class Graphs:
         tensors, _ = taken_apart(own)
         with _beside(tensors[0].device):
             wanted = function(*own)
-        graph, result = self._graph_of(lambda: function(*own), tensors[0].device)
+        graph, result = self._graph_of(lambda: function(*own), tensors[0].device, alone=lend)
         graph.replay()
         if not all(map(_alike, results_in(result), results_in(wanted))):
             raise RuntimeError("what a replay gives is not what the call gave")
         return _Function(graph, tensors, result)
 
-    def _graph_of(self, work: Callable[[], Result], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Result]:
-        """A graph of the work, and what it gave, whose tensors every replay overwrites."""
+    def _graph_of(
+        self, work: Callable[[], Result], device: torch.device, *, alone: bool = False
+    ) -> tuple[torch.cuda.CUDAGraph, Result]:
+        """A graph of the work, and what it gave, whose tensors every replay overwrites: of this graph where it has its
+        memory `alone`, else of any, because one may have its result where another has what lies between.
+        """
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
+        pool, graph = None if alone else self._pool, torch.cuda.CUDAGraph()
         # Other threads may go on using the device meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=_stream(device), capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=_stream(device), capture_error_mode="thread_local"):
             result = work()
         return graph, result
 
@@ -294,6 +298,16 @@ class Graphs:
                 solver.iterate()
                 return solver
         return LBFGS(objective, image, first_step=first_step, curvature=None, history=history)
+
+
+_SMALL = 1 << 20  # pixels up to which launching takes longer than computing, so that graphs pay
+
+
+def launched(call: Callable[..., Any], pictures: Tensor) -> Callable[..., Any]:
+    """How to call a function of pictures (N, C, H, W): as told, which may be by graphs, where they are small. Of large
+    ones only the memory would be held.
+    """
+    return call if pictures[:, 0].numel() <= _SMALL else plainly
 
 
 def can_record(tensors: Sequence[Tensor]) -> bool:

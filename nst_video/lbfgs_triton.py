@@ -263,12 +263,12 @@ def _combine(
         others = at < tl.where(row % M == written, 0, pixels)
         total += tl.load(weights + row) * tl.load(line + at, mask=others, other=0.0)
         line += pixels
-    first = pairs + (lane * 2 * M + newest) * pixels + at
+    own = pairs + lane * 2 * M * pixels + at
     tl.store(trial + at, tl.where(accept, tried, here) + tl.load(length + lane) * total, mask=known)
     tl.store(image + at, tried, mask=kept)
     tl.store(before + at, after, mask=kept)
-    tl.store(first, step, mask=new)
-    tl.store(first + M * pixels, change, mask=new)
+    tl.store(own + newest * pixels, step, mask=new)
+    tl.store(own + (newest + M) * pixels, change, mask=new)
 
 
 def update(solver: "LBFGS", loss: Tensor, gradient: Tensor, *, decrease: float, least: float) -> Tensor:

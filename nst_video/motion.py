@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nst_video import colors, losses
 from nst_video.errors import UsageError
-from nst_video.graphs import plainly
+from nst_video.graphs import launched, plainly
 from nst_video.kernels import kernels
 
 Call = Callable[..., Any]  # of a function of tensors and what it is given: see `Graphs.call`
@@ -252,14 +252,7 @@ class Flows:
     def _settled(self, current: Tensor, which: slice, call: Call) -> tuple[Tensor, Tensor]:
         references = colors.to_image(np.stack(self.references[which]), current.device)
         backward, forward = (_to_flows(part[which], current.device) for part in (self.backward, self.forward))
-        return _caller(call, references)(_settled, current, references, backward, forward)
-
-
-_RECORDED = 1 << 20  # pixels of all references up to which launching takes longer than computing, so that graphs pay
-
-
-def _caller(call: Call, references: Tensor) -> Call:
-    return call if references[:, 0].numel() <= _RECORDED else plainly
+        return call(_settled, current, references, backward, forward)
 
 
 def _settled(current: Tensor, references: Tensor, backward: Tensor, forward: Tensor) -> tuple[Tensor, Tensor]:
@@ -296,7 +289,7 @@ class Unfound:
         together = max(1, _AT_ONCE // current[0, 0].numel())
         parts = [self.references[first : first + together] for first in range(0, len(self.references), together)]
         references = (colors.to_image(np.stack(part), device) for part in parts)
-        return _motion_of(_caller(call, part)(_searched, current, part) for part in references)
+        return _motion_of(launched(call, part)(_searched, current, part) for part in references)
 
 
 _AT_ONCE = 1 << 21  # pixels whose flow is looked for at once, each way

@@ -242,7 +242,7 @@ class LBFGS(_Solver):
         self.memory = curvature or Curvature.empty(lanes, pixels, history, image.device)
         self.lanes = torch.arange(lanes, device=image.device)
         # What is multiplied with the pairs, (L, 3, n): the pair at the slot where the newest one may have gone, and the
-        # gradient.
+        # gradient, which is all of it that single kernels use.
         self.probes = self.image.new_zeros((lanes, 3, pixels))
         self.gradient = self.probes[:, 2]
         self.trial = self.image.clone()  # where the loss is evaluated next

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from nst_video.colors import to_pixels
 from nst_video.controls import Controls
 from nst_video.curves import controls_at
 from nst_video.errors import InputError
-from nst_video.graphs import Graphs
+from nst_video.graphs import Graphs, launched
 from nst_video.lanes import Lane, toward
 from nst_video.measures import warp_errors
 from nst_video.motion import Motion
@@ -148,14 +148,15 @@ def _together(plan: Plan, stylizer: FrameStylizer, works: Sequence[_Work], graph
     begun = time.perf_counter()
     before = [work.painter.image for work in works]
     painted = _step(plan, stylizer, works)
-    images, pixels = painted.split(1), graphs.call(to_pixels, painted, lend=True)
+    call = launched(graphs.call, painted)
+    images, pixels = painted.split(1), call(to_pixels, painted, lend=True)
     # A picture that lasts may be zoomed into, of which the motion, which is none, knows nothing.
     lasting = plan.options.duration is not None
     errors = [
-        None if lasting else _error(image, old, work, graphs)
+        None if lasting else _error(image, old, work, call)
         for image, old, work in zip(images, before, works, strict=True)
     ]
-    joints = [_joint(image, work, graphs) for image, work in zip(images, works, strict=True)]
+    joints = [_joint(image, work, call) for image, work in zip(images, works, strict=True)]
     after, numbers = _read(pixels, [*errors, *joints])
     took = (time.perf_counter() - begun) / len(works)
     measured = zip(numbers[: len(works)], numbers[len(works) :], strict=True)
@@ -189,22 +190,22 @@ def _go_on(painter: _Painter, frame: Upcoming, image: Tensor) -> None:
         painter.anchor = image.clone()  # without the rest of the batch
 
 
-def _error(image: Tensor, before: Tensor | None, work: _Work, graphs: Graphs) -> Tensor | None:
+def _error(image: Tensor, before: Tensor | None, work: _Work, call: Callable[..., Tensor]) -> Tensor | None:
     """E_warp against the frame before, by the motion already known; none of a lane's first frame, which is compared
     where the lane before it ends.
     """
     lane, motion = work.painter.lane, work.frame.motion
     if before is None or motion.references == 0 or (lane.joins and work.frame.number == lane.first):
         return None
-    return graphs.call(warp_errors, image, before, motion.flows[:, 0], motion.trust[:, 0])
+    return call(warp_errors, image, before, motion.flows[:, 0], motion.trust[:, 0])
 
 
-def _joint(image: Tensor, work: _Work, graphs: Graphs) -> Tensor | None:
+def _joint(image: Tensor, work: _Work, call: Callable[..., Tensor]) -> Tensor | None:
     """E_warp of the first frame of the next lane against this one, the last of its own."""
     after, joint = work.painter.after, work.frame.joint
     if after is None or after.anchor is None or joint is None:
         return None
-    return graphs.call(warp_errors, after.anchor, image, joint.flows[:, 0], joint.trust[:, 0])
+    return call(warp_errors, after.anchor, image, joint.flows[:, 0], joint.trust[:, 0])
 
 
 def _read(pixels: Tensor, measured: Sequence[Tensor | None]) -> tuple[np.ndarray, list[float | None]]:

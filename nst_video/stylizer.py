@@ -281,12 +281,11 @@ class Stylizer:
         content: Tensor,
         controls: Controls,
         correction: Statistics,
-        past: Past | None = None,
         missed: Missed = NOTHING,
     ) -> FrameObjective:
-        """The loss of images (L, 3, H, W) painted from the frame `content` of that size."""
+        """The loss of images (L, 3, H, W) painted from the frame `content` of that size, which has no past."""
         targets = self.targets(content, controls, correction, missed)
-        return self._objective(content, targets, self.weights(controls), past, missed)
+        return self._objective(content, targets, self.weights(controls), None, missed)
 
     def _objective(
         self, content: Tensor, targets: Statistics, weights: Weights, past: Past | None, missed: Missed

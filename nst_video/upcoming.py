@@ -163,9 +163,13 @@ class Feed:
         return patiently(bring)
 
     def _call(self) -> Callable[..., Any]:
-        """How this thread calls functions of tensors: by graphs of its own."""
-        from nst_video.graphs import Graphs
+        """How this thread calls functions of tensors: where flow is found on the GPU, by graphs of its own. Else there
+        are many threads, whose graphs would hold too much.
+        """
+        from nst_video.graphs import Graphs, plainly
 
+        if self._plan.coherence.flow != "gpu":
+            return plainly
         if not hasattr(self._own, "graphs"):
             self._own.graphs = Graphs()
         call: Callable[..., Any] = self._own.graphs.call

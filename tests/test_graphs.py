@@ -18,7 +18,7 @@ from nst_video.controls import Controls
 from nst_video.encoders import load_encoder
 from nst_video.graphs import Graphs, mapped, results_in, taken_apart
 from nst_video.measures import warp_errors
-from nst_video.motion import Flows, Motion, MotionWindow
+from nst_video.motion import Motion, MotionWindow, flows_between
 from nst_video.objective import Missed
 from nst_video.options import EffortOptions, LookOptions
 from nst_video.padded import PaddedVgg
@@ -48,13 +48,13 @@ def recording(monkeypatch):
     """Graphs that record on whatever device; the names of what they were asked to record, in order."""
     names = []
 
-    def graph_of(self, work, device):
+    def graph_of(self, work, device, *, alone=False):
         result = work()
         return Again(work, result), result
 
-    def record(self, function, given, record=Graphs._record):
+    def record(self, function, given, lend, record=Graphs._record):
         names.append(function.__name__)
-        return record(self, function, given)
+        return record(self, function, given, lend)
 
     monkeypatch.setattr(Graphs, "_graph_of", graph_of)
     monkeypatch.setattr(Graphs, "_record", record)
@@ -146,7 +146,7 @@ def test_what_cannot_be_recorded_is_called_from_then_on(recording, monkeypatch, 
     held, graph_of = Graphs(), Graphs._graph_of
     held.call(torch.abs, picture(1))
 
-    def refused(self, work, device):
+    def refused(self, work, device, *, alone=False):
         raise fault
 
     monkeypatch.setattr(Graphs, "_graph_of", refused)
@@ -176,17 +176,36 @@ def test_a_graph_that_gives_something_else_is_not_used(recording, monkeypatch, c
     assert "not what the call gave" in caplog.text
 
 
-def test_how_far_motions_can_be_trusted_is_found_by_graphs_where_pictures_are_small(recording, monkeypatch):
+def test_only_what_is_lent_has_its_memory_alone(monkeypatch, recording):
+    """What one graph gives may lie where another computes: copies are taken before that one is replayed."""
+    held, kinds = Graphs(), []
+
+    def graph_of(self, work, device, *, alone=False):
+        kinds.append(alone)
+        result = work()
+        return Again(work, result), result
+
+    monkeypatch.setattr(Graphs, "_graph_of", graph_of)
+    for lend in (True, False, True, False):
+        assert torch.equal(held.call(torch.neg, picture(1), lend=lend), -picture(1))
+    assert kinds == [True, False]
+
+
+def test_flow_of_a_gpu_is_found_by_graphs_where_pictures_are_small(recording, monkeypatch):
+    def shift(source, target):
+        return (target - source).mean((1, 2), keepdim=True)[:, None].expand(-1, 2, *source.shape[1:])
+
+    monkeypatch.setattr(motions_of, "flow_on", lambda device: shift)
     rgbs, held = [texture(1, HEIGHT, WIDTH + 8)[:, first : first + WIDTH] for first in (0, 3, 8)], Graphs()
     for current, reference in ((1, 0), (2, 1)):
-        flows = Flows.between(rgbs[current], [rgbs[reference]])
+        flows = flows_between(rgbs[current], [rgbs[reference]], "gpu")
         found, wanted = flows.motion("cpu", held.call), flows.motion()
         assert torch.equal(found.flows, wanted.flows)
         assert torch.equal(found.trust, wanted.trust)
-    assert recording == ["_settled"]
-    monkeypatch.setattr(motions_of, "_RECORDED", HEIGHT * WIDTH - 1)
+    assert recording == ["_searched"]
+    monkeypatch.setattr(graphs, "_SMALL", HEIGHT * WIDTH - 1)
     flows.motion("cpu", Graphs().call)
-    assert recording == ["_settled"]
+    assert recording == ["_searched"]
 
 
 # ---------------------------------------------------------------------------------------------- frames
