@@ -235,7 +235,7 @@ class _Replayed:
 def graph_of(counted: Counted) -> Callable[..., Any]:
     """Stands in for Graphs._graph_of."""
 
-    def recorded(self: Any, work: Callable[[], Any], device: torch.device) -> tuple[Any, Any]:
+    def recorded(self: Any, work: Callable[[], Any], device: torch.device, *, alone: bool = False) -> tuple[Any, Any]:
         outside, paused, counted.found, counted.paused = counted.found, counted.paused, {}, 0
         result = work()
         counted.recorded[counted.part or REST] = sum(sum(by.values()) for by in counted.found.values())
