@@ -29,7 +29,7 @@ _IN_PLACE = {
     "vgg": {"fp32": 2_600, "bf16": 1_600},
     "slim": {"fp32": 900, "bf16": 900},
 }
-_FEW_PAIRS = 4  # with less, L-BFGS finds its way markedly worse
+FEW_PAIRS = 4  # with less, L-BFGS finds its way markedly worse
 _SHARE = 0.9  # of what can be had, that is planned with
 
 
@@ -66,9 +66,10 @@ class Need:
         if on_cpu and precision == "fp32":
             layers = (*look.style_layers, *look.content_layers)
             fixed += _transformed(encoder, layers) + (_transformed("vgg19", look.style_layers) if looks else 0)
-        pair = _PAIR_OF_A_STILL if still else _PAIR
+        on_gpu = machine.device.startswith("cuda")
+        pair = (_PAIR_OF_A_STILL if still else _PAIR) // (2 if on_gpu else 1)  # of numbers of half the size there
         # A still has no later frames, which graphs are for.
-        graphs = _GRAPHS if machine.device.startswith("cuda") and not still else 0
+        graphs = _GRAPHS if on_gpu and not still else 0
         return Need(size, fixed, max(whole, least), max(evaluation, least), pair, graphs)
 
     def bytes(self, *, history: int, tile: int | None, lanes: int = 1, together: int = 1) -> int:
@@ -102,7 +103,7 @@ def choose(need: Need, available: int, *, history: int, tile: int | None, cut: b
     Fewer pairs cost a little quality, tiles half the speed or more: so pairs go first, and come back where tiles have
     made room.
     """
-    few, long = min(history, _FEW_PAIRS), max(need.size)
+    few, long = min(history, FEW_PAIRS), max(need.size)
     # Tiles of twice the overlap of VGG and more: whole multiples of what a picture may be cut at.
     smaller = range((long - 1) // (2 * ALIGNED) * 2 * ALIGNED, MINIMAL_TILE - 1, -2 * ALIGNED) if cut else ()
 
@@ -135,7 +136,7 @@ def fitted(
     pairs = effort.history if effort.optimizer == "lbfgs" else 0
     found = choose(need, available, history=pairs, tile=effort.tile, cut=cut)
     if found is None:
-        least = need.bytes(history=min(pairs, _FEW_PAIRS), tile=effort.tile or (MINIMAL_TILE if cut else None))
+        least = need.bytes(history=min(pairs, FEW_PAIRS), tile=effort.tile or (MINIMAL_TILE if cut else None))
         more = "" if machine.memory_limit is None else " or a larger --memory-limit"
         raise ResourceError(
             f"frames of {size[0]}x{size[1]} pixels need {readable(least / _SHARE)} of memory even with few curvature "

@@ -3,7 +3,7 @@
 The same as `LBFGS` in optimizers.py does with torch, where fifty steps on a few numbers each take longer than the two
 passes over the pairs. Those passes are all that takes time here: one for every product that may be needed, whatever is
 decided, and one that keeps what is kept and combines the next trial. Neither step nor change of the gradient is written
-but as a pair: to subtract once more is faster than to read.
+but as a pair: to subtract and round once more is faster than to read.
 """
 
 import math
@@ -26,6 +26,12 @@ _BLOCK = 512  # pixels of the next trial for one program
 def _finite(slope):
     """The gradient, 0 where it is no number."""
     return tl.where(tl.abs(slope) < float("inf"), slope, 0.0)
+
+
+@triton.jit
+def _stored(numbers, pairs):
+    """Numbers as they are once they are pairs."""
+    return numbers.to(pairs.dtype.element_ty).to(tl.float32)
 
 
 @triton.jit
@@ -82,12 +88,13 @@ def _multiply(
     while first < pixels:  # all programs together go through memory from its beginning to its end
         at = first + tl.arange(0, TILE)
         known = at < pixels
-        vectors = tl.load(lines + at[None, :], mask=(row < 2 * M)[:, None] & known[None, :], other=0.0)
+        held = tl.load(lines + at[None, :], mask=(row < 2 * M)[:, None] & known[None, :], other=0.0)
+        vectors = held.to(tl.float32)
         new = tl.load(trial + lane * pixels + at, mask=known, other=0.0)
-        step = new - tl.load(image + lane * pixels + at, mask=known, other=0.0)
+        step = _stored(new - tl.load(image + lane * pixels + at, mask=known, other=0.0), pairs)
         after = _finite(tl.load(gradient + lane * pixels + at, mask=known, other=0.0))
         last = tl.load(before + lane * 3 * pixels + at, mask=known, other=0.0)
-        change, kept = after - last, tl.where(accept, after, last)
+        change, kept = _stored(after - last, pairs), tl.where(accept, after, last)
         of_step += _fours(vectors * step[None, :], ROWS, TILE)
         of_change += _fours(vectors * change[None, :], ROWS, TILE)
         of_kept += _fours(vectors * kept[None, :], ROWS, TILE)
@@ -254,14 +261,15 @@ def _combine(
     tried, here = tl.load(trial + at, mask=known), tl.load(image + at, mask=known)
     after, last = _finite(tl.load(gradient + lane * pixels + at, mask=known)), tl.load(before + at, mask=known)
     # A step that is not stored may be no number.
-    step, change = tl.where(store, tried - here, 0.0), tl.where(store, after - last, 0.0)
+    step = tl.where(store, _stored(tried - here, pairs), 0.0)
+    change = tl.where(store, _stored(after - last, pairs), 0.0)
     weights, line = coefficients + lane * 2 * M, pairs + lane * 2 * M * pixels
     total = tl.load(scales + lane) * tl.where(accept, after, last)
     total += tl.load(weights + newest) * step + tl.load(weights + M + newest) * change
     written = tl.where(store, newest, -1)
     for row in tl.range(2 * M, loop_unroll_factor=2 * M if M <= 10 else 20):
         others = at < tl.where(row % M == written, 0, pixels)
-        total += tl.load(weights + row) * tl.load(line + at, mask=others, other=0.0)
+        total += tl.load(weights + row) * tl.load(line + at, mask=others, other=0.0).to(tl.float32)
         line += pixels
     own = pairs + lane * 2 * M * pixels + at
     tl.store(trial + at, tl.where(accept, tried, here) + tl.load(length + lane) * total, mask=known)

@@ -41,13 +41,24 @@ def overwrite(tensors: Iterable[Tensor], others: Iterable[Tensor]) -> None:
         torch._foreach_copy_(mine, theirs)
 
 
+def stored_as(device: str) -> torch.dtype:
+    """Of what type pairs are on such a device.
+
+    On a GPU to read them is what an update takes, so they are rounded to bfloat16. All products are of what is stored,
+    so the rounding is noise in the model of the curvature and nothing else: image, loss and gradient stay as they are.
+    To a CPU, which has to convert them first, it would cost more than it saves.
+    """
+    return torch.bfloat16 if device == "cuda" else torch.float32
+
+
 @dataclass(frozen=True)
 class Curvature:
     """The last m curvature pairs (s = change of the image, y = change of the gradient) of L lanes of n pixels, in
     ring order.
 
-    pairs (L, 2m, n): all s, then all y. sy, yy (L, m, m): s_i.y_j and y_i.y_j. filled (L, m): which are real. head
-    (L,): where the next one goes. Immutable from outside, unless it is given away to be consumed.
+    pairs (L, 2m, n), float32 or bfloat16: all s, then all y. sy, yy (L, m, m), float32: s_i.y_j and y_i.y_j of what is
+    stored. filled (L, m): which are real. head (L,): where the next one goes. Immutable from outside, unless it is
+    given away to be consumed.
     """
 
     pairs: Tensor
@@ -57,10 +68,17 @@ class Curvature:
     head: Tensor
 
     @staticmethod
-    def empty(lanes: int, pixels: int, history: int, device: torch.device | str = "cpu") -> "Curvature":
-        """No pairs yet; `history` is m."""
+    def empty(
+        lanes: int,
+        pixels: int,
+        history: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> "Curvature":
+        """No pairs yet; `history` is m, `dtype` that of pairs on such a device, unless it is given."""
+        dtype = dtype or stored_as(torch.device(device).type)
         return Curvature(
-            pairs=torch.zeros(lanes, 2 * history, pixels, device=device),
+            pairs=torch.zeros(lanes, 2 * history, pixels, dtype=dtype, device=device),
             sy=torch.zeros(lanes, history, history, device=device),
             yy=torch.zeros(lanes, history, history, device=device),
             filled=torch.zeros(lanes, history, dtype=torch.bool, device=device),
@@ -81,6 +99,25 @@ class Curvature:
         overwrite(vars(other).values(), vars(self).values())
         return other
 
+    def newest(self, count: int) -> "Curvature":
+        """The newest `count` pairs, or all where there are no more."""
+        if count >= self.history:
+            return self
+        slots = (self.head[:, None] - count + torch.arange(count, device=self.head.device)) % self.history
+        rows = torch.cat([slots, slots + self.history], dim=1)
+        lanes = torch.arange(len(slots), device=slots.device)[:, None]
+
+        def products(matrix: Tensor) -> Tensor:
+            return matrix[lanes[:, :, None], slots[:, :, None], slots[:, None, :]]
+
+        return Curvature(
+            self.pairs[lanes, rows],
+            products(self.sy),
+            products(self.yy),
+            self.filled.gather(1, slots),
+            torch.zeros_like(self.head),
+        )
+
     def moved(self, move: Callable[[Tensor], Tensor]) -> "Curvature":
         """The pairs after `move`, a linear map of pixels (L * 2m, n) -> the same shape, anew; products are taken anew,
         and nothing is shared with the pairs before.
@@ -88,12 +125,9 @@ class Curvature:
         lanes, rows, pixels = self.pairs.shape
         pairs = move(self.pairs.reshape(lanes * rows, pixels)).reshape(lanes, rows, pixels)
         steps, changes = pairs.split(self.history, dim=1)
-        if pairs.is_cuda:
-            with_steps, yy = _products(changes, pairs).split(self.history, dim=2)
-            sy, yy = with_steps.mT.contiguous(), yy.contiguous()
-        else:
-            sy, yy = steps @ changes.mT, changes @ changes.mT
-        lengths = steps.norm(dim=2) * changes.norm(dim=2)
+        with_steps, yy = _products(changes, pairs).split(self.history, dim=2)
+        sy, yy = with_steps.mT.contiguous(), yy.contiguous()
+        lengths = _length(steps) * _length(changes)
         curved = torch.diagonal(sy, dim1=1, dim2=2) > _LEAST_CURVATURE * lengths
         return Curvature(pairs, sy, yy, self.filled & curved, self.head.clone())
 
@@ -306,15 +340,16 @@ class LBFGS(_Solver):
         it does not. The probes are then what is in the slot.
         """
         memory, m = self.memory, self.memory.history
-        step, change, _ = self.probes.unbind(1)
-        curved = _dot(step, change) > _LEAST_CURVATURE * step.norm(dim=1) * change.norm(dim=1)
+        newest = self.probes[:, :2]
+        newest.copy_(newest.to(memory.pairs.dtype))
+        step, change = newest.unbind(1)
+        curved = _dot(step, change) > _LEAST_CURVATURE * _length(step) * _length(change)
         store = curved & finite
         self.slot.copy_(memory.head)
         rows = torch.stack([self.slot, self.slot + m], dim=1)
         before = memory.pairs[self.lanes[:, None], rows]
-        newest = self.probes[:, :2]
         torch.where(store[:, None, None], newest, before, out=newest)
-        memory.pairs[self.lanes[:, None], rows] = newest
+        memory.pairs[self.lanes[:, None], rows] = newest.to(memory.pairs.dtype)
         memory.filled[self.lanes, self.slot] |= store
         torch.where(store, (self.slot + 1) % m, self.slot, out=memory.head)
 
@@ -336,10 +371,14 @@ class LBFGS(_Solver):
         coefficients = torch.where(downhill[:, None], coefficients, 0.0)
         scale = torch.where(downhill, scale, plain)
         torch.where(downhill, down, -plain * length.square(), out=self.slope)
-        back = (coefficients[:, None] @ memory.pairs).squeeze(1).addcmul_(scale[:, None], self.gradient)
-        torch.addcmul(self.image, self.length[:, None], back, value=-1, out=self.trial)
+        for part in _parts(memory.pairs):
+            back = (coefficients[:, None] @ memory.pairs[:, :, part].float()).squeeze(1)
+            back.addcmul_(scale[:, None], self.gradient[:, part])
+            torch.addcmul(self.image[:, part], self.length[:, None], back, value=-1, out=self.trial[:, part])
 
 
+# Numbers of rounded pairs that are converted at a time: few enough for the cache of a CPU, and for the memory of a GPU.
+_CONVERTED = {"cpu": 1 << 20, "cuda": 1 << 24}
 _CHUNKS = 256  # of the pixels, that a GPU multiplies at once
 
 
@@ -348,8 +387,27 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
     return torch.linalg.vecdot(one, other) if one.is_cuda else (one * other).sum(1)
 
 
+def _length(vectors: Tensor) -> Tensor:
+    """Lengths (...) of vectors (..., n), in float32."""
+    return torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float32)
+
+
+def _parts(pairs: Tensor) -> list[slice]:
+    """The pixels of pairs (L, 2m, n): all, or as many at a time as are converted at once."""
+    lanes, rows, pixels = pairs.shape
+    rounded = pairs.dtype == torch.bfloat16
+    size = max(1, _CONVERTED[pairs.device.type] // (lanes * rows)) if rounded else pixels
+    return [slice(first, first + size) for first in range(0, pixels, size)]
+
+
 def _products(probes: Tensor, pairs: Tensor) -> Tensor:
-    """probes (L, k, n) with pairs (L, 2m, n): (L, k, 2m).
+    """Vectors (L, k, n) with pairs (L, 2m, n): (L, k, 2m), float32."""
+    found = [_multiplied(probes[:, :, part].float(), pairs[:, :, part].float()) for part in _parts(pairs)]
+    return found[0] if len(found) == 1 else torch.stack(found).sum(0)
+
+
+def _multiplied(probes: Tensor, pairs: Tensor) -> Tensor:
+    """As `_products`, of float32.
 
     Libraries for GPUs give a product of so few and so long rows to a few processors; in chunks all have work.
     """

@@ -41,6 +41,7 @@ _LOOK_EVALUATIONS = 14  # of a first frame, between looks of the teacher
 _LOOK_FRAMES = 2  # later frames between looks of the teacher
 _TAKEN = 0.7  # of a new correction, against the one before: less overshoots less
 _CAREFUL = 0.2  # of the first step, when the first attempt gave values that are not finite
+_MOVED_AT_ONCE = 1 << 24  # numbers of curvature pairs, on a GPU
 _STYLE_PART = 640  # pixels along a side of a style picture that are always looked at in one piece
 
 
@@ -174,7 +175,8 @@ class Stylizer:
         styles, weights = self._styles(image, controls, state.missed), self.weights(controls).on(image.device)
         given = (image, motion, before, fill, weights, styles, state.correction, state.missed)
         start, objective, missed, grid = call(self._prepared, *given, lend=True)
-        curvature = None if state.curvature is None else _moved(state.curvature, grid, image.shape)
+        # A job that ran out of memory goes on with fewer pairs than there were.
+        curvature = state.curvature and _moved(state.curvature.newest(self.effort.history), grid, image.shape)
         evaluations = round(chosen(controls.iterations, self.effort.iterations))
 
         def look(found: Minimum) -> Judgement:
@@ -416,13 +418,12 @@ def _moved(curvature: Curvature, grid: Tensor, shape: Sequence[int]) -> Curvatur
     """The pairs of L images of `shape` moved by a grid (L, H, W, 2): what was learnt of a place goes with it."""
 
     def move(vectors: Tensor) -> Tensor:
-        if vectors.is_cuda:  # one look-up for all: there each call costs
-            return look_up(vectors.view(len(grid), -1, *shape[2:]), grid).view_as(vectors)
-        moved = torch.empty_like(vectors)
-        by_row = (len(grid), -1, *shape[1:])
-        # One pair of each lane after the other: a look-up takes several times what it looks up.
-        for after, before in zip(moved.view(by_row).unbind(1), vectors.view(by_row).unbind(1), strict=True):
-            after.copy_(look_up(before, grid))
+        moved, by_row = torch.empty_like(vectors), (len(grid), -1, *shape[1:])
+        rows, given = moved.view(by_row), vectors.view(by_row)
+        # On a GPU each call costs; on a CPU a look-up takes several times what it looks up.
+        together = max(1, _MOVED_AT_ONCE // given[:, 0].numel()) if vectors.is_cuda else 1
+        for after, before in zip(rows.split(together, dim=1), given.split(together, dim=1), strict=True):
+            after.copy_(look_up(before.flatten(1, 2).float(), grid).view_as(after))
         return moved
 
     return curvature.moved(move)

@@ -23,7 +23,7 @@ from nst_video.direct import Direct
 from nst_video.encoders import load_encoder
 from nst_video.kernels import kernels
 from nst_video.objective import FrameObjective, Past, Weights, style_statistics
-from nst_video.optimizers import LBFGS, minimise
+from nst_video.optimizers import LBFGS, Curvature, minimise
 from nst_video.options import LookOptions
 
 pytest.importorskip("triton", reason="Triton comes with torch for Linux on x86-64")
@@ -208,28 +208,43 @@ def assert_same_state(found, wanted):
     """All that a search goes on from: bit for bit, but for what is summed up."""
     for name in ("image", "gradient", "loss", "length"):
         assert torch.equal(getattr(found, name).nan_to_num(9), getattr(wanted, name).nan_to_num(9)), name
-    for name in ("pairs", "filled", "head"):
+    for name in ("filled", "head"):
         assert torch.equal(getattr(found.memory, name), getattr(wanted.memory, name)), name
-    for name in ("sy", "yy"):
-        torch.testing.assert_close(getattr(found.memory, name), getattr(wanted.memory, name), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found.slope, wanted.slope, rtol=1e-4, atol=0)
+    # The interpreter cuts off where a GPU rounds to bfloat16.
+    cut = DEVICE == "cpu" and wanted.memory.pairs.dtype == torch.bfloat16
+    near = 2e-2 if cut else 1e-4
+    torch.testing.assert_close(found.memory.pairs, wanted.memory.pairs, rtol=2**-7 if cut else 0, atol=0)
+    lengths = wanted.memory.pairs.float().norm(dim=2)
+    for name, others in (("sy", lengths[:, : wanted.memory.history]), ("yy", lengths[:, wanted.memory.history :])):
+        gap = (getattr(found.memory, name) - getattr(wanted.memory, name)).abs()
+        assert (gap <= near * others[:, :, None] * lengths[:, None, wanted.memory.history :] + 1e-6).all(), name
+    torch.testing.assert_close(found.slope, wanted.slope, rtol=near, atol=0)
     assert torch.equal(found.trial.isnan(), wanted.trial.isnan())
     gap, step, image = (
         vectors.nan_to_num(0).norm(dim=1)
         for vectors in (found.trial - wanted.trial, wanted.trial - wanted.image, wanted.image)
     )
-    assert (gap <= 1e-4 * step + 1e-7 * image).all(), gap
+    assert (gap <= near * step + 1e-7 * image).all(), gap
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("history", [1, 3, 6, 10])
-def test_each_update_by_single_kernels_is_that_of_torch(monkeypatch, history):
+def test_each_update_by_single_kernels_is_that_of_torch(monkeypatch, history, dtype):
     single = kernels_of("lbfgs_triton")
     monkeypatch.setattr(single, "_PROGRAMS", 2)  # so that each has several turns
     constants = {"decrease": optimizers._SUFFICIENT_DECREASE, "least": optimizers._LEAST_CURVATURE}
     image = torch.randn(6, 3, 7, 61, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(5))
     image[5, 0, 0, 0] = math.nan
-    given = {"first_step": 0.05, "curvature": None, "history": history}
-    plain, other = (LBFGS(lambda x: ((x * 0).sum((1, 2, 3)), {}), image, **given) for _ in range(2))
+    plain, other = (
+        LBFGS(
+            lambda x: ((x * 0).sum((1, 2, 3)), {}),
+            image,
+            first_step=0.05,
+            curvature=Curvature.empty(6, image[0].numel(), history, DEVICE, dtype),
+            history=history,
+        )
+        for _ in range(2)
+    )
     for solver in (plain, other):
         solver.begin(image, None)
     cases = set()
@@ -255,11 +270,13 @@ def quadratic(image):
     return 0.5 * ((image - MINIMUM.to(DEVICE)).square() * bend.to(DEVICE)).sum((1, 2, 3)), {}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("history", [1, 3, 6, 10])
-def test_single_kernels_find_a_known_minimum(monkeypatch, history):
+def test_single_kernels_find_a_known_minimum(monkeypatch, history, dtype):
     monkeypatch.setattr(optimizers, "kernels", kernels_of)
     start = torch.zeros(1, 3, 7, 13, device=DEVICE)
-    found = minimise(quadratic, start, evaluations=40, history=history, first_step=1.0)
+    empty = Curvature.empty(1, start.numel(), history, DEVICE, dtype)
+    found = minimise(quadratic, start, evaluations=40, curvature=empty, first_step=1.0)
     assert not found.accepted.all()
     torch.testing.assert_close(found.image, MINIMUM.to(DEVICE), rtol=0, atol=1e-3)
 

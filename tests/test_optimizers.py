@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import LOOK, TinyEncoder, picture
 
-from nst_video import losses
+from nst_video import losses, optimizers
 from nst_video.objective import FrameObjective, Weights
 from nst_video.optimizers import LBFGS, OPTIMIZERS, Adam, Curvature, minimise
 
@@ -101,10 +101,25 @@ def test_the_known_minimum_is_found_in_every_lane(function, optimizer, evaluatio
     assert (found.image.flatten(1) - minimum).abs().max() < away
 
 
+def no_pairs(lanes, dtype, history=10):
+    return Curvature.empty(lanes, PIXELS, history, dtype=dtype)
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_lbfgs_gets_at_least_as_far_as_torchs_in_40_evaluations(function):
+def test_the_known_minimum_is_found_with_rounded_pairs(function):
+    objective, minimum = FUNCTIONS[function]()
+    found = minimise(objective, start(2), evaluations=300, curvature=no_pairs(2, torch.bfloat16))
+    assert found.curvature.pairs.dtype == torch.bfloat16
+    assert found.curvature.filled.all()
+    torch.testing.assert_close(found.loss, objective(minimum.view(1, *SHAPE))[0].expand(2), rtol=0, atol=1e-5)
+    assert (found.image.flatten(1) - minimum).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_lbfgs_gets_at_least_as_far_as_torchs_in_40_evaluations(function, dtype):
     objective, _ = FUNCTIONS[function]()
-    ours = minimise(objective, start(), evaluations=40, first_step=0.05).loss.item()
+    ours = minimise(objective, start(), evaluations=40, curvature=no_pairs(1, dtype)).loss.item()
     assert ours <= torch_lbfgs(objective, start(), evaluations=40, line_search=None) * (1 + 1e-6)
 
 
@@ -269,9 +284,9 @@ def random_pairs(count, seed):
     return [(s, matrix @ s) for s in generator.normal(size=(count, PIXELS))]
 
 
-def ring_of(lanes, history):
+def ring_of(lanes, history, dtype=torch.float32):
     """A Curvature that holds the last `history` of each lane's pairs, as they would have been stored one by one."""
-    curvature = Curvature.empty(len(lanes), PIXELS, history)
+    curvature = Curvature.empty(len(lanes), PIXELS, history, dtype=dtype)
     for lane, pairs in enumerate(lanes):
         for number, (s, y) in enumerate(pairs):
             slot = number % history
@@ -290,15 +305,23 @@ def relative_gap(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
-def test_the_direction_is_that_of_the_two_loop_recursion():
+def rounded(pairs, dtype):
+    """Pairs of float64 arrays, as they are once they are stored."""
+    return [tuple(torch.tensor(vector).to(dtype).double().numpy() for vector in pair) for pair in pairs]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_direction_is_that_of_the_two_loop_recursion(monkeypatch, dtype):
+    # Rounded pairs are taken in several parts, of which one is smaller.
+    monkeypatch.setitem(optimizers._CONVERTED, "cpu", 50 * 6 * 20)
     counts = (1, 3, 9, 10, 13, 27)  # one pair, a ring that is not full, full, and wrapped round
-    lanes = [random_pairs(count, seed) for seed, count in enumerate(counts)]
+    lanes = [rounded(random_pairs(count, seed), dtype) for seed, count in enumerate(counts)]
     slopes = torch.randn(len(counts), *SHAPE, generator=torch.Generator().manual_seed(9))
     solver = LBFGS(
         lambda image: ((slopes * image).sum((1, 2, 3)), {}),
         torch.zeros_like(slopes),
         first_step=0.05,
-        curvature=ring_of(lanes, history=10),
+        curvature=ring_of(lanes, history=10, dtype=dtype),
         history=10,
     )
     for lane, pairs in enumerate(lanes):
@@ -306,10 +329,31 @@ def test_the_direction_is_that_of_the_two_loop_recursion():
         assert relative_gap(direction(solver)[lane].numpy(), expected) < 1e-3, counts[lane]
 
 
+@pytest.mark.parametrize("kept", [1, 4, 9])
+def test_the_newest_pairs_alone_give_their_direction(kept):
+    lanes = [random_pairs(count, seed) for seed, count in enumerate((2, 10, 13))]
+    fewer = ring_of(lanes, history=10).newest(kept)
+    assert fewer.history == kept
+    assert fewer.filled.sum(1).tolist() == [min(kept, len(pairs)) for pairs in lanes]
+    slopes = torch.randn(len(lanes), *SHAPE, generator=torch.Generator().manual_seed(9))
+    solver = LBFGS(
+        lambda image: ((slopes * image).sum((1, 2, 3)), {}),
+        torch.zeros_like(slopes),
+        first_step=0.05,
+        curvature=fewer,
+        history=kept,
+    )
+    for lane, pairs in enumerate(lanes):
+        expected = two_loop(pairs[-kept:], slopes[lane].flatten().numpy())
+        assert relative_gap(direction(solver)[lane].numpy(), expected) < 1e-3
+    assert solver.memory.newest(kept) is solver.memory
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("evaluations", [2, 6, 31])
-def test_the_pairs_gathered_on_the_way_give_the_direction_of_the_two_loop_recursion(evaluations):
+def test_the_pairs_gathered_on_the_way_give_the_direction_of_the_two_loop_recursion(evaluations, dtype):
     objective = Recorder(rosenbrock()[0])
-    solver = LBFGS(objective, start(), first_step=0.5, curvature=None, history=7)
+    solver = LBFGS(objective, start(), first_step=0.5, curvature=no_pairs(1, dtype, history=7), history=7)
     for _ in range(evaluations - 1):
         solver.iterate()
     images, gradients = (
@@ -322,7 +366,8 @@ def test_the_pairs_gathered_on_the_way_give_the_direction_of_the_two_loop_recurs
             pairs.append((s, y))
         at = trial if bool(solver.accepted[trial]) else at
     assert pairs
-    assert relative_gap(direction(solver)[0].numpy(), two_loop(pairs[-7:], gradients[at])) < 2e-2
+    expected = two_loop(rounded(pairs, dtype)[-7:], gradients[at])
+    assert relative_gap(direction(solver)[0].numpy(), expected) < 2e-2
 
 
 def test_a_pair_without_curvature_is_not_stored():
@@ -348,8 +393,9 @@ def test_curvature_carried_over_speeds_up_a_related_problem():
     assert warm.loss < 0.5 * fresh.loss
 
 
-def test_moving_the_pairs_nowhere_changes_nothing():
-    curvature = minimise(rosenbrock()[0], start(2), evaluations=30, history=6).curvature
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_moving_the_pairs_nowhere_changes_nothing(dtype):
+    curvature = minimise(rosenbrock()[0], start(2), evaluations=30, curvature=no_pairs(2, dtype, history=6)).curvature
     moved = curvature.moved(lambda pairs: pairs.clone())
     for name in ("pairs", "filled", "head"):
         assert torch.equal(getattr(moved, name), getattr(curvature, name)), name
