@@ -66,16 +66,18 @@ def state_of(batch: "State", lanes: slice) -> "State":
 
 
 def batch_of(states: Sequence["State"]) -> "State":
-    """The states of lanes, with as many outputs each, as one; seed and frame are the first one's."""
-    curvatures = [vars(state.curvature) for state in states if state.curvature is not None]
+    """The states of lanes, with as many outputs each, as one, with as many pairs as all have; seed and frame are the
+    first one's.
+    """
+    curvatures = [state.curvature for state in states if state.curvature is not None]
+    fewest = min((curvature.history for curvature in curvatures), default=0)
+    pairs = [vars(curvature.newest(fewest)) for curvature in curvatures]
     reports = [lane for state in states if state.report for lane in state.report.lanes or (state.report,)]
     return replace(
         states[0],
         outputs=_joined([state.outputs for state in states]),
         content=_joined([state.content for state in states]),
-        curvature=Curvature(**{name: torch.cat([one[name] for one in curvatures]) for name in curvatures[0]})
-        if curvatures
-        else None,
+        curvature=Curvature(**{name: torch.cat([one[name] for one in pairs]) for name in pairs[0]}) if pairs else None,
         report=batch_report(reports) if reports else None,
         correction={layer: torch.cat([state.correction[layer] for state in states]) for layer in states[0].correction},
         missed=reduce(lambda one, other: one.joined(other, _with_lanes_of), (state.missed for state in states)),

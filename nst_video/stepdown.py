@@ -1,4 +1,4 @@
-"""Running out of memory in the middle of a render: the frame is done again in smaller parts, and the render goes on."""
+"""Running out of memory in the middle of a render: the frame is done again with less, and the render goes on."""
 
 import gc
 import logging
@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from nst_video.budget import FEW_PAIRS
 from nst_video.plan import Plan
 from nst_video.stylizers import FrameStylizer
 from nst_video.tiles import ALIGNED, MINIMAL_TILE, can_be_cut
@@ -31,11 +32,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def smaller(plan: Plan, lanes: int = 1) -> Plan | None:
-    """The plan with half as many lanes as one batch where there were several, else with its pictures in parts of half
-    the side; None where they are as small as they may be.
+    """The plan with half as many lanes as one batch where there were several, else with few curvature pairs, else with
+    its pictures in parts of half the side; None where they are as small as they may be.
     """
     if lanes > 1:
         return replace(plan, together=(lanes + 1) // 2)
+    if plan.dream is None and plan.effort.optimizer == "lbfgs" and plan.effort.history > FEW_PAIRS:
+        return replace(plan, effort=replace(plan.effort, history=FEW_PAIRS))
     group = "effort" if plan.dream is None else "dream"
     options: Any = getattr(plan, group)
     now = min(options.tile or max(plan.size), max(plan.size))
@@ -46,8 +49,17 @@ def smaller(plan: Plan, lanes: int = 1) -> Plan | None:
     return replace(plan, **{group: replace(options, tile=tile)})
 
 
+def _difference(plan: Plan, before: Plan) -> str:
+    """How a smaller plan does what the one before it did, in words."""
+    if plan.together != before.together:
+        return f"{plan.together} lanes at a time"
+    if plan.effort.history != before.effort.history:
+        return f"with {plan.effort.history} curvature pairs"
+    return f"in parts of {(plan.dream or plan.effort).tile} pixels"
+
+
 class Frugal:
-    """The stylizer of a plan, made anew with smaller parts when memory runs out."""
+    """The stylizer of a plan, made anew from a smaller one when memory runs out."""
 
     def __init__(self, plan: Plan, make: Callable[[Plan], FrameStylizer], keep: Callable[[Plan], None]) -> None:
         """make: the stylizer of a plan. keep: is told the plan that is gone on with."""
@@ -59,7 +71,7 @@ class Frugal:
         return self._stylizer.initial_state(seed)
 
     def step(self, image: "Tensor", motion: "Motion", state: "State", controls: "Controls") -> "tuple[Tensor, State]":
-        """The stylizer's, again in smaller parts where memory runs out; raises what it raised where they are small."""
+        """The stylizer's, again with less where memory runs out; raises what it raised where there is no less."""
         while True:
             try:
                 if len(image) > (self.plan.together or len(image)):
@@ -98,9 +110,7 @@ class Frugal:
     def _go_on_with(self, plan: Plan) -> None:
         import torch
 
-        tile = (plan.dream or plan.effort).tile
-        fewer = plan.together != self.plan.together
-        how = f"{plan.together} lanes at a time" if fewer else f"in parts of {tile} pixels"
+        how = _difference(plan, self.plan)
         log.warning("memory ran out; this frame is done again, and all from here on, %s", how)
         self._keep(plan)
         self.plan = plan

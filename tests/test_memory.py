@@ -8,6 +8,7 @@ from media import make_video
 from tiny import picture
 
 from nst_video import jobwriter, memory, render, stylizer
+from nst_video.batches import batch_of
 from nst_video.budget import Need, choose, readable
 from nst_video.cli import main
 from nst_video.controls import Controls
@@ -170,6 +171,22 @@ def test_a_frame_is_painted_the_same_in_tiles():
     for whole, tiled in zip(*painted, strict=True):
         assert float((whole - tiled).abs().mean()) < 1e-3
         assert float((whole - frame).abs().mean()) > 0.02
+
+
+def test_after_memory_ran_out_only_the_newest_pairs_go_on():
+    network, frame, none = encoder(), picture(1, 32, 40), Motion.none(1, 32, 40)
+    effort = EffortOptions(first_iterations=12, iterations=3, history=6, encoder="slim")
+    motion = Motion(torch.zeros(1, 1, 2, 32, 40), torch.full((1, 1, 1, 32, 40), 0.7))
+    more, fewer = (Stylizer(network, [(picture(9), 1.0)], effort=replace(effort, history=m)) for m in (6, 2))
+    state = more.step(frame, none, more.initial_state())[1]
+    states = [stylizer.step(frame, motion, state)[1] for stylizer in (more, fewer)]
+    assert [after.curvature.history for after in states] == [6, 2]
+    # Lanes of which one was painted before that happened, and one after it.
+    batch = batch_of(states)
+    assert batch.curvature.pairs.shape == (2, 4, frame.numel())
+    newest = states[0].curvature.newest(2)
+    assert torch.equal(batch.curvature.pairs[:1], newest.pairs)
+    assert not torch.equal(newest.pairs, states[0].curvature.pairs[:, :4])
 
 
 def test_pairs_that_are_given_away_are_not_copied():
@@ -377,16 +394,20 @@ def test_bytes_for_people():
 
 
 class Hungry:
-    """A stylizer that runs out of memory at a frame, once or whenever its parts are larger than `fits`."""
+    """A stylizer that runs out of memory from a frame on while its parts are larger than `fits`, or it keeps more pairs
+    than `pairs`.
+    """
 
-    def __init__(self, plan, fits, at, error):
-        self.tile, self.fits, self.at, self.error = plan.effort.tile, fits, at, error
+    def __init__(self, plan, fits, pairs, at, error):
+        effort = plan.effort
+        self.large = effort.tile is None or effort.tile > fits if fits else effort.history > pairs
+        self.at, self.error = at, error
 
     def initial_state(self, seed=None):
         return State(seed=seed or 0)
 
     def step(self, image, motion, state, controls):
-        if state.frame >= self.at and (self.tile is None or self.tile > self.fits):
+        if state.frame >= self.at and self.large:
             raise self.error
         past = image if state.outputs is None else state.outputs[:, 0]
         mixed = 0.7 * image + 0.3 * past
@@ -402,15 +423,15 @@ OUT_OF_MEMORY = [
 
 @pytest.fixture
 def hungry(monkeypatch):
-    """A function that makes every render run out, with parts larger than `fits`, from a frame on."""
+    """A function that makes every render run out, as `Hungry` does; it gives the pairs and parts that were tried."""
     monkeypatch.setattr(jobwriter, "OFTEN", 0.0)
     monkeypatch.setattr(jobwriter, "SELDOM", 0.0)
     made = []
 
-    def make(fits=320, at=2, error=OUT_OF_MEMORY[0]):
+    def make(fits=320, pairs=None, at=2, error=OUT_OF_MEMORY[0]):
         def make_stylizer(plan):
-            made.append(plan.effort.tile)
-            return Hungry(plan, fits, at, error)
+            made.append((plan.effort.history, plan.effort.tile))
+            return Hungry(plan, fits, pairs, at, error)
 
         monkeypatch.setattr(render, "make_stylizer", make_stylizer)
         return made
@@ -423,16 +444,25 @@ def test_a_render_that_runs_out_goes_on_in_smaller_parts(clip, style, tmp_path, 
     made = hungry(error=error)
     with open_job(clip, style, tmp_path / "out.mp4") as job:
         result = render_job(job)
-    assert (result.frames, made) == (6, [None, 256])
+    assert (result.frames, made) == (6, [(10, None), (4, None), (4, 256)])
     said = [record.message for record in caplog.records if "memory" in record.message]
-    assert said == ["memory ran out; this frame is done again, and all from here on, in parts of 256 pixels"]
+    again = "memory ran out; this frame is done again, and all from here on, "
+    assert said == [again + "with 4 curvature pairs", again + "in parts of 256 pixels"]
+
+
+def test_pairs_go_before_the_picture_is_cut_in_the_middle_too(clip, style, tmp_path, hungry):
+    made = hungry(fits=None, pairs=4)
+    assert render_plan(make_plan(clip, style, tmp_path / "out.mp4")).frames == 6
+    assert made == [(10, None), (4, None)]
+    adam = make_plan(clip, style, tmp_path / "adam.mp4", effort=EffortOptions(optimizer="adam"))
+    assert smaller(adam).effort.tile == 256
 
 
 def test_parts_are_halved_as_often_as_it_takes_and_no_further(clip, style, tmp_path, hungry):
     effort = EffortOptions(size=640)
     made = hungry(fits=256)
     result = render_plan(make_plan(clip, style, tmp_path / "out.mp4", effort=effort))
-    assert (result.frames, made) == (6, [None, 320, 256])
+    assert (result.frames, made) == (6, [(10, None), (4, None), (4, 320), (4, 256)])
     hungry(fits=100)
     with pytest.raises(ResourceError, match="not enough memory on cpu for frames of 640x360 pixels"):
         render_plan(make_plan(clip, style, tmp_path / "again.mp4", effort=effort))
@@ -442,20 +472,20 @@ def test_what_is_no_lack_of_memory_is_an_error_at_once(clip, style, tmp_path, hu
     made = hungry(error=RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         render_plan(make_plan(clip, style, tmp_path / "out.mp4"))
-    assert made == [None]
+    assert made == [(10, None)]
     assert not is_out_of_memory(ValueError("can't allocate memory"))
 
 
 def test_a_render_that_goes_on_later_obeys_the_smaller_parts(clip, style, tmp_path, hungry, monkeypatch):
     out, made = tmp_path / "out.mp4", hungry()
     with pytest.raises(Stopped), open_job(clip, style, out) as job:
-        render_job(job, stop=lambda: job.done >= 4 or made == [None, 256])
+        render_job(job, stop=lambda: job.done >= 4 or len(made) == 3)
     assert read_job(out).plan.effort.tile == 256
     # Were it planned anew, there would be memory for one piece, or too little for anything.
     monkeypatch.setattr("nst_video.plan.available_memory", lambda *_: 10**6)
     with open_job(clip, style, out, machine=MachineOptions(memory_limit="2GB")) as job:
         result = render_job(job)
-    assert (result.frames, made) == (6, [None, 256, 256])
+    assert (result.frames, made) == (6, [(10, None), (4, None), (4, 256), (4, 256)])
 
 
 def test_a_dream_is_cut_smaller_too(clip, tmp_path):
@@ -470,5 +500,5 @@ def test_a_dream_is_cut_smaller_too(clip, tmp_path):
 
 def test_an_encoder_that_cannot_be_cut_is_not(clip, style, tmp_path):
     look = LookOptions(content_layers=("inception_3a",), style_layers=("conv1", "inception_3a"))
-    plan = make_plan(clip, style, tmp_path / "out.mp4", look=look, effort=EffortOptions(encoder="googlenet"))
+    plan = make_plan(clip, style, tmp_path / "out.mp4", look=look, effort=EffortOptions(encoder="googlenet", history=4))
     assert smaller(plan) is None
