@@ -319,7 +319,8 @@ def add_pixel_terms(
     warped, trust = (part.contiguous() for part in past) if past else (image, image)
     count = 0 if past is None else warped.shape[1]
     places = float(height * width)
+    weights = tv.contiguous(), temporal.contiguous()  # one weight may stand for all lanes
     _pixels[grid](
-        gradient, parts, image, warped, trust, tv, temporal, height, width, places, range_weight, J=count, BLOCK=block
+        gradient, parts, image, warped, trust, *weights, height, width, places, range_weight, J=count, BLOCK=block
     )
     return parts.sum(2)
