@@ -67,6 +67,18 @@ def launched():
         yield seen
 
 
+@pytest.mark.parametrize(("current", "made_current"), [(0, ["cuda:1"]), (1, [])])
+def test_kernels_start_on_the_device_of_the_tensors(monkeypatch, current, made_current):
+    """Triton starts them on the current one, whatever the tensors are on."""
+    made = []
+    monkeypatch.setattr(import_module("nst_video.kernels"), "_triton_works", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: made.append(str(device)))
+    assert kernels("borders_triton", torch.device("cuda:1")) is kernels_of("borders_triton")
+    assert kernels("borders_triton", torch.device("cpu")) is None
+    assert made == made_current
+
+
 # ---------------------------------------------------------------------------------------------- borders
 
 
@@ -168,7 +180,7 @@ def problem(name, lanes=(1, 2), size=(24, 40)):
     past = Past(
         torch.stack([content.flip(3), content.flip(2)], dim=1), content.new_full((len(lanes), 2, 1, *size), 0.4)
     )
-    weights = Weights(content=0.05, style=1.0, tv=0.5, temporal=20.0)
+    weights = Weights(content=0.05, style=1.0, tv=0.5, temporal=20.0).on(content.device)  # one for all lanes
     return FrameObjective(encoder, LOOK, content=content, styles=styles, weights=weights, past=past), content
 
 
