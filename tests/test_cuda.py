@@ -60,6 +60,13 @@ def same_kernels():
     torch.backends.cudnn.deterministic = before
 
 
+def test_fp32_is_not_tf32():
+    image = picture(3, *SIZE)
+    there, here = (load_encoder("vgg19", ("relu3_1",), device=device)(image.to(device)) for device in ("cuda", "cpu"))
+    gap = (there["relu3_1"].cpu() - here["relu3_1"]).norm() / here["relu3_1"].norm()
+    assert gap < 2e-5  # TF32 has 10 bits: some 3e-4
+
+
 @contextmanager
 def nothing_may_wait():
     """Whatever waits for the device raises."""
