@@ -1,5 +1,6 @@
 """What painting may hold in memory: how many curvature pairs, and whether pictures are cut, decided beforehand."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -9,12 +10,17 @@ from nst_video.errors import ResourceError
 from nst_video.layers import ENCODER_LAYERS, WIDE
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
 from nst_video.tiles import ALIGNED, MINIMAL_TILE, can_be_cut
+from nst_video.workers import AHEAD, workers_for
 
 # Measured by scripts/bench_memory.py, on the safe side.
 _PROCESS = 4.5e8  # bytes that Python, torch, OpenCV and an encoder take before the first frame
 _PIXEL = 500  # bytes for each pixel of a frame: what is painted, moved, compared and kept, without the pairs
-# Bytes more on a GPU, reckoned: what graphs of functions around the minimisation are given, and what they give.
+# Bytes more for each pixel on a GPU, reckoned: what graphs of functions around the minimisation are given, and what
+# they give; a frame that is ready, with its motion; what it takes to make one ready.
 _GRAPHS = 550
+_READY = 50
+_MADE_READY = 400
+RECORDED = 1 << 20  # pixels up to which launching takes longer than computing, so that such graphs pay
 _PAIR = 88  # bytes for each pixel and curvature pair: of the frame before, moved onto this one, and being saved
 _PAIR_OF_A_STILL = 30  # of the one frame that there is
 _TRANSFORMED = 36 * 4  # bytes of a pair of channels of a convolution that is computed by fewer multiplications
@@ -37,7 +43,8 @@ _SHARE = 0.9  # of what can be had, that is planned with
 class Need:
     """The memory that painting frames of this size (width, height) takes. fixed: bytes, whatever their size. whole,
     evaluation: bytes for each pixel of a frame that is evaluated in one piece, and of a tile, the largest. pair: bytes
-    for each pixel and curvature pair. graphs: bytes for each pixel of a frame that is not cut.
+    for each pixel and curvature pair. graphs: bytes for each pixel of a small frame that is not cut. lane, feed: bytes
+    for each pixel of a lane beside these, and of a frame, however many lanes there are.
     """
 
     size: tuple[int, int]
@@ -46,6 +53,8 @@ class Need:
     evaluation: int
     pair: int = _PAIR
     graphs: int = 0
+    lane: int = _PIXEL
+    feed: int = 0
 
     @staticmethod
     def of(
@@ -68,9 +77,13 @@ class Need:
             fixed += _transformed(encoder, layers) + (_transformed("vgg19", look.style_layers) if looks else 0)
         on_gpu = machine.device.startswith("cuda")
         pair = (_PAIR_OF_A_STILL if still else _PAIR) // (2 if on_gpu else 1)  # of numbers of half the size there
-        # A still has no later frames, which graphs are for.
-        graphs = _GRAPHS if on_gpu and not still else 0
-        return Need(size, fixed, max(whole, least), max(evaluation, least), pair, graphs)
+        need = Need(size, fixed, max(whole, least), max(evaluation, least), pair)
+        if still or not on_gpu:
+            return need
+        # Only videos have later frames, which graphs are for, and frames that wait.
+        ready = _READY * workers_for(machine.threads or os.cpu_count() or 1, machine.device, size)
+        lane = _PIXEL + _READY * (AHEAD + 2)  # one is painted, and one waits for a thread
+        return replace(need, graphs=_GRAPHS, lane=lane, feed=_MADE_READY + ready)
 
     def bytes(self, *, history: int, tile: int | None, lanes: int = 1, together: int = 1) -> int:
         """With so many curvature pairs (0: another optimiser), cut into such tiles or, with None, not at all; in so
@@ -80,7 +93,8 @@ class Need:
         width, height = (min(side, tile or side) for side in self.size)
         in_one = (width, height) == self.size
         each = self.whole if in_one else self.evaluation
-        held = lanes * pixels * (_PIXEL + self.pair * history + in_one * self.graphs)
+        recorded = in_one and together * pixels <= RECORDED
+        held = pixels * (self.feed + lanes * (self.lane + self.pair * history + recorded * self.graphs))
         return round(self.fixed + held + together * width * height * each)
 
     def fits(self, available: int, **choices: Any) -> bool:

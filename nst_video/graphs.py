@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from nst_video.budget import RECORDED
 from nst_video.encoders import Vgg
 from nst_video.objective import FrameObjective
 from nst_video.optimizers import LBFGS, Curvature, Minimum, Objective, minimise, overwrite
@@ -300,14 +301,11 @@ class Graphs:
         return LBFGS(objective, image, first_step=first_step, curvature=None, history=history)
 
 
-_SMALL = 1 << 20  # pixels up to which launching takes longer than computing, so that graphs pay
-
-
 def launched(call: Callable[..., Any], pictures: Tensor) -> Callable[..., Any]:
     """How to call a function of pictures (N, C, H, W): as told, which may be by graphs, where they are small. Of large
     ones only the memory would be held.
     """
-    return call if pictures[:, 0].numel() <= _SMALL else plainly
+    return call if pictures[:, 0].numel() <= RECORDED else plainly
 
 
 def can_record(tensors: Sequence[Tensor]) -> bool:

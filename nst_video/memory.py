@@ -47,6 +47,7 @@ def available_memory(device: str, limit: int | None = None) -> int | None:
     if device.startswith("cuda"):
         import torch
 
+        torch.cuda.empty_cache()  # what torch keeps for itself would count as taken
         found = int(torch.cuda.mem_get_info(device)[0])
     elif device == "cpu":
         found = free_memory()

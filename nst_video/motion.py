@@ -252,7 +252,7 @@ class Flows:
     def _settled(self, current: Tensor, which: slice, call: Call) -> tuple[Tensor, Tensor]:
         references = colors.to_image(np.stack(self.references[which]), current.device)
         backward, forward = (_to_flows(part[which], current.device) for part in (self.backward, self.forward))
-        return call(_settled, current, references, backward, forward)
+        return launched(call, references)(_settled, current, references, backward, forward)
 
 
 def _settled(current: Tensor, references: Tensor, backward: Tensor, forward: Tensor) -> tuple[Tensor, Tensor]:

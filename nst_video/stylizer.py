@@ -21,7 +21,7 @@ from nst_video.controls import Controls
 from nst_video.encoders import Encoder, Vgg
 from nst_video.errors import NstVideoError
 from nst_video.fill import paint_revealed
-from nst_video.graphs import Graphs, plainly
+from nst_video.graphs import Graphs, launched, plainly
 from nst_video.motion import Motion, look_up, sampling_grid, warp
 from nst_video.objective import NOTHING, FrameObjective, Missed, Past, Weights, style_of
 from nst_video.optimizers import Curvature, Minimum
@@ -168,7 +168,7 @@ class Stylizer:
         """From what was painted before, moved along the flow, and the fill where that is not to be had."""
         assert state.outputs is not None
         assert state.content is not None
-        call = self.graphs.call if self._can_record(image, motion, state.frame) else plainly
+        call = launched(self.graphs.call, image) if self._can_record(image, motion, state.frame) else plainly
         before = [state.outputs[:, j - 1] for j in self.coherence.references[: motion.references]]
         newest = state.outputs[:, 0].clamp(0, 1)
         fill = paint_revealed(image, 1 - motion.trust.sum(1), state.content, newest, call)

@@ -27,6 +27,7 @@ from nst_video.painted import Standing
 from nst_video.plan import Plan
 from nst_video.stepdown import is_out_of_memory
 from nst_video.survey import open_input, probe_input
+from nst_video.workers import AHEAD, workers_for
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
 
     from nst_video.motion import Flows, Motion, MotionWindow, NoFlows, StillWindow, Unfound
 
-_AHEAD = 2  # frames that are quite ready before the stylizer asks for them
-_MOST_WORKERS = 12
-_HELD = 1 << 31  # bytes of frames whose motion is looked for; of each, by its pixels:
-_HELD_BY_PIXEL = 120
 _PATIENCE, _PAUSE = 5.0, 0.05  # seconds: of waiting for memory, and between two attempts
 
 
@@ -75,31 +72,22 @@ class Upcoming:
         return self
 
 
-def workers_for(threads: int, device: str, size: tuple[int, int], flow: str = "medium") -> int:
-    """How many frames' motion is looked for at once with so many threads for a render of frames of (width, height).
-
-    Optical flow takes a core a quarter of a second for a frame of 512x512 pixels. A CPU paints for longer than that, so
-    painting has most of the cores; beside a GPU, which does not, they have nothing better to do.
-    """
-    if flow == "gpu":  # it finds one after the other, and a second thread has the next ready for it
-        return min(threads, 2)
-    share = threads // 4 if device == "cpu" else threads * 3 // 4
-    fitting = _HELD // (size[0] * size[1] * _HELD_BY_PIXEL)
-    return max(1, min(share, fitting, _MOST_WORKERS))
-
-
 class Feed:
     """Makes the frames of a plan ready in threads of its own. A context manager."""
 
     def __init__(self, plan: Plan, *, workers: int | None = None) -> None:
         """workers: frames whose motion is looked for at once; None: as many as `workers_for` says."""
         threads = plan.machine.threads or os.cpu_count() or 1
-        self._plan, self._device, self._own = plan, plan.machine.device, threading.local()
+        self._plan, self._device, self._bringing = plan, plan.machine.device, threading.Lock()
+        self._stream: torch.cuda.Stream | None = None
         self.workers = workers or workers_for(threads, self._device, plan.size, plan.coherence.flow)
 
     def __enter__(self) -> Self:
         import torch
 
+        from nst_video.graphs import Graphs
+
+        self._call = Graphs().call  # of what is done on a GPU with every frame
         self._threads, self._cv_threads = torch.get_num_threads(), cv2.getNumThreads()
         if self.workers > 1:  # threads beside threads that each share out their work get in each other's way
             cv2.setNumThreads(1)
@@ -120,7 +108,7 @@ class Feed:
         """Every frame of a lane of the plan from where it is on; the window of reference frames, and those that are
         made ready, are all that it holds.
         """
-        return Ahead(self._ready(lane, standing), depth=_AHEAD)
+        return Ahead(self._ready(lane, standing), depth=AHEAD)
 
     def _ready(self, lane: int, standing: Standing) -> Generator[Upcoming, None, None]:
         # Each lane has its share of the threads, and one frame more, so that nobody waits while one is decoded.
@@ -146,47 +134,36 @@ class Feed:
             yield partial(self._make, facts, calls)
 
     def _make(self, facts: dict[str, Any], calls: "dict[str, Callable[[], Flows | NoFlows | Unfound]]") -> Upcoming:
-        """What a thread of the pool does for a frame, on a GPU on a stream of its own, beside what is painted."""
+        """What a thread of the pool does for a frame."""
         from nst_video.colors import to_image
 
         flows = {name: call() for name, call in calls.items()}
 
         def bring() -> Upcoming:
-            with self._stream() as stream:
+            with self._beside() as stream:
                 image = to_image(facts["rgb"][None], self._device)
                 motions: dict[str, Any] = {
-                    name: found.motion(self._device, self._call()) for name, found in flows.items()
+                    name: found.motion(self._device, self._call) for name, found in flows.items()
                 }
                 arrived = None if stream is None else stream.record_event()
             return Upcoming(**facts, seen=seen(facts["rgb"]), image=image, **motions, arrived=arrived)
 
         return patiently(bring)
 
-    def _call(self) -> Callable[..., Any]:
-        """How this thread calls functions of tensors: where flow is found on the GPU, by graphs of its own. Else there
-        are many threads, whose graphs would hold too much.
-        """
-        from nst_video.graphs import Graphs, plainly
-
-        if self._plan.coherence.flow != "gpu":
-            return plainly
-        if not hasattr(self._own, "graphs"):
-            self._own.graphs = Graphs()
-        call: Callable[..., Any] = self._own.graphs.call
-        return call
-
     @contextmanager
-    def _stream(self) -> "Iterator[torch.cuda.Stream | None]":
-        """The stream of this thread, in use; None where there is no GPU."""
+    def _beside(self) -> "Iterator[torch.cuda.Stream | None]":
+        """A stream beside the one that paints, in use; None where there is no GPU. One thread has it at a time: so what
+        a frame takes on the device, and the graphs that do it, are there once and not for every thread.
+        """
         import torch
 
         if not self._device.startswith("cuda"):
             yield None
             return
-        if not hasattr(self._own, "stream"):
-            self._own.stream = torch.cuda.Stream(self._device)
-        with torch.cuda.stream(self._own.stream):
-            yield self._own.stream
+        with self._bringing:
+            self._stream = self._stream or torch.cuda.Stream(self._device)
+            with torch.cuda.stream(self._stream):
+                yield self._stream
 
 
 def patiently(work: Callable[[], Upcoming]) -> Upcoming:

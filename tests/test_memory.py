@@ -208,8 +208,8 @@ def test_pairs_that_are_given_away_are_not_copied():
 GB = 10**9
 
 
-def need_of(size, encoder, precision="fp32", device="cpu", *, still=False, look=LookOptions(), **effort):
-    machine = MachineOptions(device=device, precision=precision)
+def need_of(size, encoder, precision="fp32", device="cpu", *, still=False, look=LookOptions(), threads=2, **effort):
+    machine = MachineOptions(device=device, precision=precision, threads=threads)
     return Need.of(size, EffortOptions(encoder=encoder, **effort), look, machine, still=still)
 
 
@@ -291,6 +291,26 @@ def test_graphs_are_counted_for_pictures_in_one_piece_of_videos_on_a_gpu():
     without = replace(by_graphs, graphs=0)
     assert by_graphs.bytes(history=10, tile=None) > without.bytes(history=10, tile=None)
     assert by_graphs.bytes(history=10, tile=640) == without.bytes(history=10, tile=640)
+    # Two of them as one batch, or one of twice that size, take longer than it takes to launch.
+    assert by_graphs.bytes(history=10, tile=None, lanes=2, together=2) == without.bytes(
+        history=10, tile=None, lanes=2, together=2
+    )
+    large = replace(by_graphs, size=(1920, 1080))
+    assert large.bytes(history=10, tile=None) == replace(large, graphs=0).bytes(history=10, tile=None)
+
+
+def test_frames_that_wait_on_a_gpu_are_counted():
+    size, whole = (512, 512), {"history": 10, "tile": None}
+    few, many = (need_of(size, "vgg19", device="cuda:0", threads=threads) for threads in (2, 16))
+    assert many.bytes(**whole) - few.bytes(**whole) == 11 * 50 * 512 * 512  # 12 workers instead of 1
+    assert few.feed > 0
+    assert need_of(size, "vgg19").feed == need_of(size, "vgg19", device="cuda:0", still=True).feed == 0
+
+
+def test_pairs_take_half_the_memory_on_a_gpu():
+    for still in (False, True):
+        there, here = (need_of((512, 512), "vgg19", device=device, still=still) for device in ("cuda:0", "cpu"))
+        assert there.pair == here.pair / 2
 
 
 def test_transformed_weights_are_counted_to_the_deepest_layer():
@@ -379,6 +399,14 @@ def test_a_container_has_what_it_may_take(tmp_path, monkeypatch):
     assert memory.available_memory("mps", None) is None
     (tmp_path / "memory.max").write_text("max\n")
     assert machine is None or memory.free_memory() > 10**6
+
+
+def test_what_torch_keeps_of_a_gpu_for_itself_can_be_had(monkeypatch):
+    kept = [3 * GB]
+    monkeypatch.setattr(torch.cuda, "empty_cache", kept.clear)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5 * GB - sum(kept), 8 * GB))
+    assert memory.available_memory("cuda:0") == 5 * GB
+    assert memory.available_memory("cuda:0", 4 * GB) == 4 * GB
 
 
 def test_a_system_that_does_not_tell_what_is_free_has_half():

@@ -23,8 +23,9 @@ from nst_video.pictures import read_picture, write_picture
 from nst_video.plan import make_plan
 from nst_video.render import render_plan, stylize
 from nst_video.stylizer import State
-from nst_video.upcoming import Feed, patiently, workers_for
+from nst_video.upcoming import Feed, patiently
 from nst_video.video import VideoReader
+from nst_video.workers import workers_for
 
 UNEVEN = (0, 512, 700, 1900, 2000, 4096)
 FAST = {"size": 64, "first_iterations": 12, "iterations": 3}
