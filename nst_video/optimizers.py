@@ -377,8 +377,9 @@ class LBFGS(_Solver):
             torch.addcmul(self.image[:, part], self.length[:, None], back, value=-1, out=self.trial[:, part])
 
 
-# Numbers of rounded pairs that are converted at a time: few enough for the cache of a CPU, and for the memory of a GPU.
-_CONVERTED = {"cpu": 1 << 20, "cuda": 1 << 24}
+# Numbers of rounded pairs that are converted at a time, by whether it is a GPU: few enough for the cache of a CPU, and
+# for the memory of a GPU.
+_CONVERTED = {False: 1 << 20, True: 1 << 24}
 _CHUNKS = 256  # of the pixels, that a GPU multiplies at once
 
 
@@ -396,7 +397,7 @@ def _parts(pairs: Tensor) -> list[slice]:
     """The pixels of pairs (L, 2m, n): all, or as many at a time as are converted at once."""
     lanes, rows, pixels = pairs.shape
     rounded = pairs.dtype == torch.bfloat16
-    size = max(1, _CONVERTED[pairs.device.type] // (lanes * rows)) if rounded else pixels
+    size = max(1, _CONVERTED[pairs.is_cuda] // (lanes * rows)) if rounded else pixels
     return [slice(first, first + size) for first in range(0, pixels, size)]
 
 

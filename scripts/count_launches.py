@@ -48,7 +48,7 @@ from nst_video.colors import to_image  # noqa: E402
 from nst_video.controls import Controls  # noqa: E402
 from nst_video.encoders import load_encoder  # noqa: E402
 from nst_video.motion import Motion  # noqa: E402
-from nst_video.optimizers import LBFGS, Curvature  # noqa: E402
+from nst_video.optimizers import LBFGS, Curvature, stored_as  # noqa: E402
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions  # noqa: E402
 from nst_video.stylizer import State, Stylizer  # noqa: E402
 from nst_video.teacher import load_teacher, places_of  # noqa: E402
@@ -303,7 +303,7 @@ def after_a_first_frame(painter: Stylizer, image: Tensor) -> State:
         frame=1 + max(painter.coherence.references),  # where all references are there
         outputs=image[:, None].expand(-1, max(painter.coherence.references), -1, -1, -1).contiguous(),
         content=image,
-        curvature=Curvature.empty(1, image[0].numel(), HISTORY),
+        curvature=Curvature.empty(1, image[0].numel(), HISTORY, dtype=stored_as("cuda")),
         correction=correction,
         missed=stylizer.Missed(seen, painter._missed_of(image)),
     )

@@ -313,7 +313,7 @@ def rounded(pairs, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_direction_is_that_of_the_two_loop_recursion(monkeypatch, dtype):
     # Rounded pairs are taken in several parts, of which one is smaller.
-    monkeypatch.setitem(optimizers._CONVERTED, "cpu", 50 * 6 * 20)
+    monkeypatch.setitem(optimizers._CONVERTED, False, 50 * 6 * 20)
     counts = (1, 3, 9, 10, 13, 27)  # one pair, a ring that is not full, full, and wrapped round
     lanes = [rounded(random_pairs(count, seed), dtype) for seed, count in enumerate(counts)]
     slopes = torch.randn(len(counts), *SHAPE, generator=torch.Generator().manual_seed(9))
