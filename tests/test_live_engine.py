@@ -13,7 +13,7 @@ from media import picture
 
 from nst_video.controls import Controls
 from nst_video.live.canvas import Canvas, resized, to_tensor
-from nst_video.live.controller import Controller, sizes
+from nst_video.live.controller import Controller, Recent, sizes
 from nst_video.live.desk import Look
 from nst_video.live.engine import make_painter
 from nst_video.live.follow import Calm, Step, _grid, follow, to_uint8
@@ -271,6 +271,21 @@ def test_one_hiccup_changes_nothing():
     machine.controller.measured_step(2.0)
     machine.run(5, **QUICK)
     assert len(machine.changes) == before
+
+
+def test_times_may_come_in_while_those_there_are_scaled():
+    recent = Recent()
+    recent.times.extend([1.0, 2.0])
+
+    class Factor(float):
+        """Lets a time come in with each multiplication, as the painting thread may."""
+
+        def __mul__(self, value):
+            recent.times.append(9.0)
+            return float(self) * value
+
+    recent.scale(Factor(0.5))
+    assert list(recent.times) == [0.5, 1.0]
 
 
 def test_sizes_keep_the_shape_of_the_window():

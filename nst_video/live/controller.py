@@ -32,7 +32,8 @@ class Recent:
 
     def scale(self, factor: float) -> None:
         """Multiply everything, as another size would."""
-        self.times = deque((factor * value for value in self.times), maxlen=_MEMORY)
+        snapshot = self.times.copy()  # the painting thread may be adding to it
+        self.times = deque((factor * value for value in snapshot), maxlen=_MEMORY)
 
 
 @dataclass
