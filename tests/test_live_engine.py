@@ -1,9 +1,11 @@
 """The engine of a live session: the canvas, what follows the camera, the controller, and all of it together."""
 
+import contextlib
 import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from media import picture
 
 from nst_video.controls import Controls
+from nst_video.live import subjects
 from nst_video.live.canvas import Canvas, resized, to_tensor
 from nst_video.live.controller import Controller, Recent, sizes
 from nst_video.live.desk import Look
@@ -19,7 +22,7 @@ from nst_video.live.engine import make_painter
 from nst_video.live.follow import Calm, Step, _grid, follow, to_uint8
 from nst_video.live.frames import Captured, StylePicture
 from nst_video.live.guide import enlarged, fitted, recolored
-from nst_video.options import LiveOptions, MachineOptions
+from nst_video.options import LiveOptions, LookOptions, MachineOptions
 
 SIZE = (96, 64)  # width, height
 
@@ -407,6 +410,53 @@ def test_what_goes_wrong_in_the_background_is_raised_where_the_next_frame_is_ask
     monkeypatch.setattr(painter.subjects, "_prepare", fail)
     with pytest.raises(ValueError, match="out of paint"):
         shown_until(painter, lambda shown: False, Look(mirror=False))
+
+
+class Ready(dict):
+    """Of all moments, the background chooses the one after a look-up to `finish` what it does."""
+
+    def __init__(self, ready, finish):
+        super().__init__(ready)
+        self.finish = finish
+
+    def __contains__(self, key):
+        found = super().__contains__(key)
+        self.finish()
+        return found
+
+    def get(self, key, default=None):
+        found = super().get(key, default)
+        self.finish()
+        return found
+
+
+def test_a_style_that_is_ready_can_be_chosen_while_another_is_made_ready_in_its_place(monkeypatch):
+    may_finish, names = threading.Event(), "abcd"
+    monkeypatch.setattr(subjects, "_MOST_READY", 3)
+    monkeypatch.setattr(subjects, "Stylizer", lambda *_, **__: may_finish.wait(60))
+    styles = tuple(StylePicture(name, name, picture(number, 32, 32)) for number, name in enumerate(names))
+    found = subjects.Subjects(SimpleNamespace(smallest_side=16), None, LookOptions(), MachineOptions(device="cpu"))
+
+    def choose(name):
+        return found.subject(Look(style=names.index(name)), styles)
+
+    def finish():
+        may_finish.set()
+        found.task.result(60)
+
+    with contextlib.closing(found):
+        for name in "bac":
+            choose(name)
+            finish()
+            choose(name)
+        assert choose("c").key[0] == ("c", 1.0)
+        may_finish.clear()
+        choose("d")  # of the three, b is the one to go
+        found.ready = Ready(found.ready, finish)
+        assert choose("b").key[0] == ("b", 1.0)
+        found.ready = dict(found.ready)
+        assert choose("b").key[0] == ("b", 1.0)
+        assert len(found.ready) == 3
 
 
 def test_closing_ends_every_thread(threads):

@@ -55,6 +55,7 @@ class Subject:
 class _Style:
     """A style at one brush, and what the teacher last found wrong about its targets."""
 
+    key: _Key
     stylizer: Stylizer
     picture: np.ndarray
     correction: Statistics = field(default_factory=dict)
@@ -71,7 +72,10 @@ class _Kept:
 
 
 class Subjects:
-    """The styles of a session and the dream, each made ready in the background, and the teacher's looks there too."""
+    """The styles of a session and the dream, each made ready in the background, and the teacher's looks there too.
+
+    Which styles are ready changes only in the thread that asks for subjects, so what it finds there stays there.
+    """
 
     def __init__(self, encoder: Encoder, teacher: Teacher | None, look: LookOptions, machine: MachineOptions) -> None:
         """machine: settled, nothing in it is "auto" any more."""
@@ -80,7 +84,7 @@ class Subjects:
         self.ready: dict[_Key, _Style] = {}
         self.dream: Dream | None = None
         self.background = ThreadPoolExecutor(1, "study")
-        self.task: Future[None] | None = None
+        self.task: Future[_Style | None] | None = None
         self.shown: _Key | None = None
         self.before: _Key | None = None  # what was shown before, while the one becomes the other
         self.since = 0.0
@@ -122,10 +126,19 @@ class Subjects:
 
     def _collect(self) -> None:
         if self.task is not None and self.task.done():
-            self.task.result()
+            made = self.task.result()
             self.task = None
+            if made is not None:
+                self._keep(made)
 
-    def _let(self, do: Callable[..., None], *what: object) -> None:
+    def _keep(self, made: _Style) -> None:
+        """Have a style ready, if need be in the place of one that is not to be seen."""
+        old = [key for key in self.ready if key not in (self.shown, self.before)]
+        for key in old[: max(0, len(self.ready) + 1 - _MOST_READY)]:
+            del self.ready[key]
+        self.ready[made.key] = made
+
+    def _let(self, do: Callable[..., _Style | None], *what: object) -> None:
         """Do something in the background, unless something else is being done there; it is asked for again."""
         if self.task is None:
             self.task = self.background.submit(do, *what)
@@ -140,15 +153,12 @@ class Subjects:
     def _prepare_dream(self) -> None:
         self.dream = Dream(self.machine)
 
-    def _prepare(self, wanted: _Key, rgb: np.ndarray) -> None:
+    def _prepare(self, wanted: _Key, rgb: np.ndarray) -> _Style:
         """Make a style ready."""
         look = replace(self.look, style_scale=self.look.style_scale * wanted[1])
         image = _at_most(to_image(rgb[None], self.device), _LARGEST)
         stylizer = Stylizer(self.encoder, [(image, 1.0)], effort=_EFFORT, look=look, teacher=self.teacher)
-        old = [key for key in self.ready if key not in (self.shown, self.before)]
-        for key in old[: max(0, len(self.ready) + 1 - _MOST_READY)]:
-            del self.ready[key]
-        self.ready[wanted] = _Style(stylizer, to_array(_at_most(image, _THUMBNAIL)))
+        return _Style(wanted, stylizer, to_array(_at_most(image, _THUMBNAIL)))
 
     def _improved(
         self, look: Look, styles: tuple[StylePicture, ...], canvas: Canvas, content: np.ndarray, steps: int
