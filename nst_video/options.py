@@ -349,7 +349,7 @@ class LiveOptions:
     token: str | None = option(
         None,
         Text("some characters"),
-        "what an address of the web page must contain where others can reach it",
+        "what the address of the web page must contain",
         metavar="TEXT",
         unset="a new one each time",
     )

@@ -18,6 +18,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -71,7 +72,7 @@ class Mjpeg:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 self.send_response(200)
-                page = self.path == "/"
+                page = self.path.partition("?")[0] == "/"
                 self.send_header("Content-Type", "text/html" if page else "multipart/x-mixed-replace; boundary=next")
                 self.end_headers()
                 if page:
@@ -135,8 +136,9 @@ def measure(make, tab, clip, seconds, rate, kilobytes):
     """Ages in milliseconds of what the browser showed, and how long `show` took."""
     desk = Desk()
     output = make(desk)
-    port = int(output.url.split(":")[2].strip("/"))
-    seen = tab(f"http://127.0.0.1:{link(port, 1000 * kilobytes) if kilobytes else port}/")
+    address = urlsplit(output.url)
+    port = link(address.port, 1000 * kilobytes) if kilobytes else address.port
+    seen = tab(f"http://127.0.0.1:{port}/?{address.query}")
     seen.size(1000, 700)
     seen.run(WATCH)
     captured, took = {}, []

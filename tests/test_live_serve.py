@@ -57,12 +57,6 @@ def desk():
 
 @pytest.fixture
 def page(desk):
-    with contextlib.closing(WebPage(desk, port=0)) as page:
-        yield page
-
-
-@pytest.fixture
-def secret(desk):
     with contextlib.closing(WebPage(desk, port=0, token=TOKEN)) as page:
         yield page
 
@@ -88,11 +82,17 @@ def port(page):
     return int(page.url.split(":")[2].split("/")[0])
 
 
-def ask(page, path="/", method="GET", **headers):
-    """Status, headers and text of an answer. Header names are written with underscores."""
+def query_of(page):
+    """The token of its address: `?token=...`."""
+    return page.url[page.url.index("?") :]
+
+
+def ask(page, path="/", method="GET", query=None, **headers):
+    """Status, headers and text of an answer, with the token unless another query is given."""
+    path += query_of(page) if query is None else query
     connection = http.client.HTTPConnection("127.0.0.1", port(page), timeout=PATIENCE)
     with contextlib.closing(connection):
-        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        connection.request(method, path, headers=headers)
         answer = connection.getresponse()
         return answer.status, dict(answer.headers), answer.read().decode()
 
@@ -104,8 +104,8 @@ def raw_connection(page):
 class Viewer:
     """A browser that says nothing of its own accord."""
 
-    def __init__(self, page, query="", **options):
-        address = f"ws://127.0.0.1:{port(page)}/live{query}"
+    def __init__(self, page, query=None, **options):
+        address = f"ws://127.0.0.1:{port(page)}/live{query_of(page) if query is None else query}"
         self.connecting = connect(
             address, proxy=None, max_size=None, open_timeout=PATIENCE, ping_interval=None, **options
         )
@@ -375,35 +375,35 @@ def test_the_own_page_gets_the_stream(page, desk):
     "query",
     ["", "?token=", "?token=wrong", f"?token={TOKEN}x", f"?token={TOKEN[:-1]}", "?token=%ff", "?Token=" + TOKEN],
 )
-def test_without_the_token_there_is_nothing(secret, query):
+def test_without_the_token_there_is_nothing(page, query):
     for path in ("/", "/live", "/nothing"):
-        status, _, text = ask(secret, path + query)
+        status, _, text = ask(page, path, query=query)
         assert (status, text.strip()) == (403, "the address needs the token that the terminal shows")
-    with pytest.raises(InvalidStatus, match="403"), Viewer(secret, query):
+    with pytest.raises(InvalidStatus, match="403"), Viewer(page, query):
         pass
 
 
-def test_with_the_token_there_is_everything(secret, desk):
-    assert secret.url.endswith(f"/?token={TOKEN}")
-    secret.show(painted(1), facts(desk))
-    assert ask(secret, f"/?token={TOKEN}")[0] == 200
-    assert ask(secret, f"/?token={TOKEN}", Host="laptop.local")[0] == 403  # it still listens on this machine only
-    with Viewer(secret, f"?token={TOKEN}") as viewer:
+def test_with_the_token_there_is_everything(page, desk):
+    assert page.url.endswith(f"/?token={TOKEN}")
+    page.show(painted(1), facts(desk))
+    assert ask(page, query=f"?token={TOKEN}")[0] == 200
+    assert ask(page, query=f"?token={TOKEN}", Host="laptop.local")[0] == 403  # it still listens on this machine only
+    with Viewer(page, f"?token={TOKEN}") as viewer:
         assert near(viewer.picture()[1], 1)
         viewer.say(press="n")
         until(lambda: desk.setting.look.style == 1, "the key")
 
 
-def test_where_others_can_reach_it_a_token_is_made(desk, monkeypatch):
-    monkeypatch.setattr(serve, "listening", lambda host, port: (listening("127.0.0.1", port)[0], False))
+@pytest.mark.parametrize(("only_here", "host"), [(True, "localhost:8080"), (False, "laptop.local:8080")])
+def test_a_token_is_made_whoever_can_reach_it(desk, monkeypatch, only_here, host):
+    monkeypatch.setattr(serve, "listening", lambda _, port: (listening("127.0.0.1", port)[0], only_here))
     tokens = set()
     for _ in range(2):
-        with contextlib.closing(WebPage(desk, port=0, host="0.0.0.0")) as page:
-            token = page.url.partition("?token=")[2]
-            tokens.add(token)
-            assert ask(page)[0] == 403
-            assert ask(page, f"/?token={token}", Host="laptop.local:8080")[0] == 200
-            assert ask(page, f"/live?token={token}", Host="laptop.local", Origin="http://laptop.local")[0] == 426
+        with contextlib.closing(WebPage(desk, port=0)) as page:
+            tokens.add(page.url.partition("?token=")[2])
+            assert ask(page, query="")[0] == ask(page, "/live", query="")[0] == 403  # other accounts of the machine too
+            assert ask(page, Host=host)[0] == 200
+            assert ask(page, "/live", Host=host, Origin=f"http://{host}")[0] == 426
     assert len(tokens) == 2
     assert min(map(len, tokens)) >= 20
 
@@ -522,8 +522,8 @@ def test_without_the_extra_it_says_how_to_install_it(desk, monkeypatch):
 @pytest.mark.parametrize(
     ("bound", "token", "shown"),
     [
-        ("127.0.0.1", None, "http://127.0.0.1:8080/"),
-        ("::1", None, "http://[::1]:8080/"),
+        ("127.0.0.1", "secret", "http://127.0.0.1:8080/?token=secret"),
+        ("::1", "secret", "http://[::1]:8080/?token=secret"),
         ("192.0.2.7", "s&t", "http://192.0.2.7:8080/?token=s%26t"),
     ],
 )
@@ -540,8 +540,8 @@ def test_of_all_addresses_one_is_shown():
         def getsockname(self):
             return "0.0.0.0", 8080
 
-    assert url(Listening(), None).startswith("http://")
-    assert "0.0.0.0" not in url(Listening(), None)
+    assert url(Listening(), TOKEN).startswith("http://")
+    assert "0.0.0.0" not in url(Listening(), TOKEN)
 
 
 def test_the_end_is_said_and_the_port_is_free(desk):
@@ -561,8 +561,9 @@ def test_a_browser_that_hangs_does_not_hold_up_the_end(desk):
     page = WebPage(desk, port=0)
     with raw_connection(page) as raw, raw_connection(page):  # the other one never says what it wants
         raw.sendall(
-            b"GET /live HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            f"GET /live{query_of(page)} HTTP/1.1\r\n".encode()
+            + b"Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         )
         assert raw.recv(12) == b"HTTP/1.1 101"
         begun = time.monotonic()
@@ -724,18 +725,18 @@ def test_full_screen(moving, page, tab):
     assert until(lambda: seen.run(full) == "stage", "full screen")
 
 
-def test_a_wrong_token_in_the_browser(secret, desk, tab):
-    secret.show(painted(1), facts(desk))
-    seen = tab(secret.url[:-1])
+def test_a_wrong_token_in_the_browser(page, desk, tab):
+    page.show(painted(1), facts(desk))
+    seen = tab(page.url[:-1])
     assert seen.text("body") == "the address needs the token that the terminal shows"
     assert seen.run("document.querySelector('canvas') === null")
-    seen = tab(secret.url)
+    seen = tab(page.url)
     until(lambda: seen.run(NUMBER) == 1, "the picture")
 
 
 def test_another_page_in_the_browser(page, desk, tab):
     stranger = tab("data:text/html,stranger")
-    address = f"ws://127.0.0.1:{port(page)}/live"
+    address = f"ws://127.0.0.1:{port(page)}/live{query_of(page)}"
     opened = f"""new Promise(done => {{
       const socket = new WebSocket("{address}");
       socket.onopen = () => done("open");
@@ -748,17 +749,17 @@ def test_another_page_in_the_browser(page, desk, tab):
 
 
 def test_the_browser_says_when_the_session_is_gone_and_comes_back(desk, tab):
-    first = WebPage(desk, port=0)
+    first = WebPage(desk, port=0, token=TOKEN)
     with contextlib.closing(first):
         first.show(painted(1), facts(desk))
         seen = tab(first.url)
         until(lambda: seen.run(NUMBER) == 1, "the picture")
     until(lambda: seen.text("#notice").startswith(GONE), "the notice")
-    with contextlib.closing(WebPage(desk, port=port(first))) as second:
+    with contextlib.closing(WebPage(desk, port=port(first), token=TOKEN)) as second:
         second.show(painted(2), facts(desk))
         until(lambda: near(np.array(seen.run(MIDDLE)[:3]), 2), "the picture of the new session")
         assert seen.text("#notice") == ""
-    with contextlib.closing(WebPage(desk, port=port(first), token=TOKEN)):
+    with contextlib.closing(WebPage(desk, port=port(first))):
         until(lambda: "not valid any more" in seen.text("#notice"), "the notice")
 
 

@@ -26,31 +26,30 @@ def listening(host: str, port: int) -> tuple[socket.socket, bool]:
     return listening, ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
-def url(listening: socket.socket, token: str | None) -> str:
+def url(listening: socket.socket, token: str) -> str:
     """The address to open in a browser, with the token."""
     address, port = listening.getsockname()[:2]
     address = _own_address(address) if ipaddress.ip_address(address).is_unspecified else address
     shown = f"[{address}]" if ":" in address else address
-    return f"http://{shown}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
+    return f"http://{shown}:{port}/?token={quote(token, safe='')}"
 
 
-def refusal(
-    path: str, hosts: Sequence[str], origins: Sequence[str], *, only_here: bool, token: str | None
-) -> str | None:
+def refusal(path: str, hosts: Sequence[str], origins: Sequence[str], *, only_here: bool, token: str) -> str | None:
     """Why a request is refused, None where it is not: its path with the query, its headers Host and Origin.
 
-    >>> refusal("/", ["evil.example:8080"], [], only_here=True, token=None)
+    >>> refusal("/?token=secret", ["evil.example:8080"], [], only_here=True, token="secret")
     'this page is only for this machine'
     >>> refusal("/?token=guess", ["192.0.2.7:8080"], [], only_here=False, token="secret")
     'the address needs the token that the terminal shows'
-    >>> refusal("/live", ["localhost:8080"], ["http://evil.example"], only_here=True, token=None)
+    >>> refusal("/live?token=secret", ["localhost:8080"], ["http://evil.example"], only_here=True, token="secret")
     'not from another page'
     """
     host = hosts[0] if len(hosts) == 1 else ""
     if not host or (only_here and not _names_this_machine(host)):
         # A page from elsewhere whose name was made to point here (DNS rebinding) still says its own name.
         return "this page is only for this machine"
-    if token and not _same(token, parse_qs(path.partition("?")[2]).get("token", [""])[-1]):
+    # Also where only this machine can reach the page: its other accounts can too.
+    if not _same(token, parse_qs(path.partition("?")[2]).get("token", [""])[-1]):
         return "the address needs the token that the terminal shows"
     if any(origin.partition("://")[2] != host for origin in origins):
         return "not from another page"

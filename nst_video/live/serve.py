@@ -94,8 +94,8 @@ class _Browser:
 class WebPage:
     """An output that anybody with the address can watch, and drive.
 
-    It listens from the start, in a thread of its own. Where `host` is not this machine alone, a token is part of the
-    address; it is made where none is given. ResourceError where the address cannot be had, or the extra is missing.
+    It listens from the start, in a thread of its own. A token is part of the address; it is made where none is given.
+    ResourceError where the address cannot be had, or the extra is missing.
     """
 
     def __init__(self, desk: Desk, *, port: int, host: str = "127.0.0.1", token: str | None = None) -> None:
@@ -106,7 +106,7 @@ class WebPage:
         self._websockets = _websockets()
         self._desk = desk
         self._socket, self._only_here = listening(host, port)
-        self._token = token or (None if self._only_here else secrets.token_urlsafe(16))
+        self._token = token or secrets.token_urlsafe(16)
         self._url = url(self._socket, self._token)
         self._page, self._headers = _page()
         self._browsers: set[_Browser] = set()
