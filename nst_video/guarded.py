@@ -5,12 +5,14 @@ costs a child process and gives one line. Of a video the child decodes every fra
 same bytes with the same libraries and options, and every style picture; and it carries the sound and subtitles that the
 render will carry. Only the size that the scaler makes differs. So when the render does it again in the main process,
 nothing runs there that did not end well before. Of music the same holds for its way into the output; what is heard in
-it, which drives a render, is worked out in a child and nowhere else.
+it, which drives a render, is worked out in a child and nowhere else, and so are the style pictures of a live session,
+whose folders others may write to.
 What it cannot help against is a file that takes over the child: it is the same user's process, not a jail.
 
 Both sides speak JSON lines, never pickle: what comes back was made by a process that has parsed hostile data.
 """
 
+import base64
 import json
 import logging
 import os
@@ -21,16 +23,29 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
+import numpy as np
+
 from nst_video.errors import InputError, NstVideoError, ResourceError, UsageError
 from nst_video.limits import MEMORY_EXIT, limit_this_process, memory_limit
+from nst_video.pictures import DEFAULT_MAX_PIXELS
 from nst_video.probe import VideoInfo
 from nst_video.soundtrack import survey_song
-from nst_video.survey import Request, Survey, check_guide, check_styles, probe_input, rehearse, survey, with_duration
+from nst_video.survey import (
+    Request,
+    Survey,
+    check_guide,
+    check_styles,
+    probe_input,
+    rehearse,
+    small_picture,
+    survey,
+    with_duration,
+)
 
 if TYPE_CHECKING:
     from nst_video.music.sound import SoundRequest
@@ -192,6 +207,14 @@ def look(request: Request, start: Callable[[], Process] = start_python) -> Itera
         yield Look(talk)
 
 
+def read_pictures(paths: Sequence[str], side: int) -> list[np.ndarray]:
+    """Pictures as uint8 (H, W, 3) sRGB, with long sides of `side` pixels at most, decoded in a process of their own and
+    nowhere else: what is done with them after cannot meet other files. Raises InputError as `look` does.
+    """
+    with _talking({"pictures": list(paths), "side": side}, start_python) as talk:
+        return [talk.wait_for("picture", _received) for _ in paths]
+
+
 def listen(request: "SoundRequest", start: Callable[[], Process] = start_python) -> "Track":
     """What is heard in a file, worked out in a process made by `start`. Raises InputError as `look` does."""
     from nst_video.music.track import Track
@@ -214,6 +237,17 @@ def _talking(request: dict[str, Any], start: Callable[[], Process]) -> Iterator[
         answers.close()
         with suppress(OSError):  # what it did not read of the request
             process.stdin.close()
+
+
+def _sent(rgb: np.ndarray) -> tuple[tuple[int, ...], str]:
+    """A picture as JSON types."""
+    return rgb.shape, base64.b64encode(rgb.tobytes()).decode()
+
+
+def _received(answer: Any) -> np.ndarray:
+    """What `_sent` made of a picture; ValueError where it is none."""
+    (height, width, _), data = answer
+    return np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 3).copy()  # which can be written to
 
 
 def _send(stream: IO[bytes], message: dict[str, Any]) -> None:
@@ -267,7 +301,7 @@ def child() -> None:
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answers one request, within its limits."""
     data = json.loads(requests.readline())
-    path, max_pixels, work = _listening(data["sound"]) if "sound" in data else _looking(data)
+    path, max_pixels, work = next((make for kind, make in REQUESTS.items() if kind in data), _looking)(data)
     threading.Thread(target=_end_with_parent, args=(requests,), name="nst-video parent", daemon=True).start()
     teller = Teller(answers)
     limit_this_process(memory_limit(max_pixels))
@@ -290,12 +324,23 @@ def _looking(data: dict[str, Any]) -> tuple[str, int, Callable[["Teller"], None]
     return request.input, request.options.max_pixels, lambda teller: _look(request, teller)
 
 
+def _reading(data: dict[str, Any]) -> tuple[str, int, Callable[["Teller"], None]]:
+    """The same of a request for pictures."""
+
+    def work(teller: "Teller") -> None:
+        for path in data["pictures"]:
+            rgb = small_picture(path, data["side"], lambda path, pixels: teller.tell(now=(path, pixels)))
+            teller.tell(picture=_sent(rgb))
+
+    return data["pictures"][0], DEFAULT_MAX_PIXELS, work
+
+
 def _listening(data: dict[str, Any]) -> tuple[str, int, Callable[["Teller"], None]]:
     """The same of a request to listen."""
     from nst_video.music.sound import SoundRequest
     from nst_video.music.track import analyse
 
-    request = SoundRequest.from_json(data)
+    request = SoundRequest.from_json(data["sound"])
 
     def work(teller: "Teller") -> None:
         teller.tell(track=analyse(request, teller.sign_of_life).to_json())
@@ -334,6 +379,9 @@ def _look(request: Request, teller: "Teller") -> None:
         found = replace(found, song=song)
     rehearse(info, request, found, teller.sign_of_life)
     teller.tell(survey=found.to_json())
+
+
+REQUESTS = {"sound": _listening, "pictures": _reading}  # by a word in them; any other is one to look
 
 
 def _end_with_parent(requests: IO[bytes]) -> None:

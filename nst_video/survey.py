@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
+import numpy as np
 
 from nst_video.codecs import CONTAINERS
 from nst_video.errors import InputError, UsageError
 from nst_video.options import OutputOptions
-from nst_video.pictures import PICTURE_SUFFIXES, picture_size, read_picture
+from nst_video.pictures import DEFAULT_MAX_PIXELS, PICTURE_SUFFIXES, picture_size, read_picture
 from nst_video.plain import plain, tuples
 from nst_video.sequences import is_pattern
 from nst_video.shots import CutFinder
@@ -141,11 +143,25 @@ def check_styles(request: Request, on_picture: Callable[[str, int], None]) -> No
     """Decode every style picture, after telling `on_picture` its name and then its size in pixels as well (0 before);
     InputError for one that cannot be used.
     """
-    limit = request.options.max_pixels
     for path in request.styles:
-        on_picture(path, 0)
-        on_picture(path, math.prod(picture_size(path, max_pixels=limit)))
-        read_picture(path, max_pixels=limit)
+        _decoded(path, request.options.max_pixels, on_picture)
+
+
+def small_picture(path: str, side: int, on_picture: Callable[[str, int], None]) -> np.ndarray:
+    """A picture as uint8 (H, W, 3) sRGB with a long side of `side` pixels at most. `on_picture` and errors as in
+    `check_styles`.
+    """
+    rgb = _decoded(path, DEFAULT_MAX_PIXELS, on_picture)
+    height, width = rgb.shape[:2]
+    if max(height, width) <= side:
+        return rgb
+    return cv2.resize(rgb, scaled_size((width, height), side, even=False), interpolation=cv2.INTER_AREA)
+
+
+def _decoded(path: str, max_pixels: int, on_picture: Callable[[str, int], None]) -> np.ndarray:
+    on_picture(path, 0)
+    on_picture(path, math.prod(picture_size(path, max_pixels=max_pixels)))
+    return read_picture(path, max_pixels=max_pixels)
 
 
 def check_guide(request: Request, on_step: Callable[[], None] = lambda: None) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from live_tools import wait_for
 from media import picture
+from PIL import Image
 
 from nst_video.errors import InputError, ResourceError
+from nst_video.guarded import read_pictures
 from nst_video.live.shelf import LARGEST_SIDE, Shelf
 from nst_video.pictures import write_picture
 
@@ -114,15 +116,26 @@ def test_large_pictures_are_kept_smaller(opened, tmp_path):
     assert started(opened(tmp_path / "large.png")).pictures[0].rgb.shape == (150, LARGEST_SIDE, 3)
 
 
-def test_pictures_are_decoded_in_a_process_of_their_own_first(opened, folder):
+def test_no_picture_is_decoded_in_this_process(opened, folder, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("decoded here, where it may be another file than the one that was found to be good")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    shelf = started(opened(folder))
+    assert names(shelf) == ["a", "b"]
+    assert np.array_equal(shelf.pictures[0].rgb, picture(1))
+
+
+def test_a_picture_that_cannot_be_read_costs_no_other_one(opened, folder):
     looked = []
 
-    def check(paths):
+    def read(paths, side):
         looked.append([os.path.basename(path) for path in paths])
         if any("b.png" in path for path in paths):
             raise InputError("b.png crashes the decoder")
+        return read_pictures(paths, side)
 
-    shelf = started(opened(folder, check=check))
+    shelf = started(opened(folder, read=read))
     assert names(shelf) == ["a"]
     assert looked == [["a.png", "b.png"], ["a.png"], ["b.png"]]
 
@@ -138,11 +151,12 @@ def test_a_folder_that_goes_away_and_comes_back(opened, folder, tmp_path):
 def test_a_machine_that_cannot_look_just_now_is_told_and_looks_again(opened, folder, caplog):
     short = [False, True, False]
 
-    def check(paths):
+    def read(paths, side):
         if short.pop(0):
             raise ResourceError("no more processes")
+        return read_pictures(paths, side)
 
-    shelf = started(opened(folder, check=check))
+    shelf = started(opened(folder, read=read))
     write_picture(folder / "c.png", picture(8))
     wait_for(lambda: names(shelf) == ["a", "b", "c"])
     assert "no more processes" in caplog.text

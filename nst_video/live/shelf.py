@@ -6,16 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from nst_video.errors import InputError, NstVideoError
-from nst_video.guarded import look
+from nst_video.guarded import read_pictures
 from nst_video.live.frames import StylePicture
-from nst_video.options import OutputOptions
-from nst_video.pictures import PICTURE_SUFFIXES, decode_picture
-from nst_video.survey import Request
-from nst_video.video import scaled_size
+from nst_video.pictures import PICTURE_SUFFIXES
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +20,6 @@ LARGEST_SIDE = 1024  # pixels that are kept of a style picture: twice the usual 
 SUFFIXES = frozenset({*PICTURE_SUFFIXES, ".gif"})
 
 Stamp = tuple[int, int]  # size in bytes and time of the last change in nanoseconds: tells whether a file is at rest
-
-
-def check_pictures(paths: Sequence[str]) -> None:
-    """Decode these pictures in a process of its own. Raises InputError for one that cannot be used."""
-    with look(Request(paths[0], tuple(paths), OutputOptions(), cut_threshold=0)) as found:
-        found.finish()
 
 
 class Shelf:
@@ -43,10 +33,10 @@ class Shelf:
         places: Sequence[str],
         *,
         poll_every: float = POLL_EVERY,
-        check: Callable[[Sequence[str]], None] = check_pictures,
+        read: Callable[[Sequence[str], int], list[np.ndarray]] = read_pictures,
     ) -> None:
         """places: files and folders."""
-        self._places, self._poll_every, self._check = tuple(places), poll_every, check
+        self._places, self._poll_every, self._read = tuple(places), poll_every, read
         self._pictures: tuple[StylePicture, ...] = ()
         self._taken: set[str] = set()  # as resolved, so that none comes twice
         self._settled: dict[str, Stamp] = {}  # by resolved path: taken, or found to be of no use
@@ -101,37 +91,31 @@ class Shelf:
         return found
 
     def _take(self, found: dict[str, Stamp]) -> None:
-        usable = set(self._usable([path for path in found if os.path.realpath(path) not in self._taken]))
+        usable = self._usable([path for path in found if os.path.realpath(path) not in self._taken])
         for path, stamp in found.items():
             real = os.path.realpath(path)
             if path in usable and real not in self._taken:
-                self._add(path, real)
+                self._add(path, real, usable[path])
             self._settled[real] = stamp
 
-    def _add(self, path: str, real: str) -> None:
-        try:
-            rgb = decode_picture(path)
-        except NstVideoError as error:  # it changed since it was checked
-            log.warning("%s", error)
-            return
+    def _add(self, path: str, real: str, rgb: np.ndarray) -> None:
         self._taken.add(real)
-        self._pictures = (*self._pictures, StylePicture(path, Path(path).stem, _fitted(rgb)))
+        self._pictures = (*self._pictures, StylePicture(path, Path(path).stem, rgb))
         if self._thread.is_alive():
             log.info("style %d: %s", len(self._pictures), path)
 
-    def _usable(self, paths: list[str]) -> list[str]:
-        """Those that can be read, found with few processes: all at once, and halves where one of them cannot."""
+    def _usable(self, paths: list[str]) -> dict[str, np.ndarray]:
+        """Those that can be read, with few processes: all at once, and halves where one of them cannot."""
         if not paths or self._stop.is_set():
-            return []
+            return {}
         try:
-            self._check(paths)
-            return paths
+            return dict(zip(paths, self._read(paths, LARGEST_SIDE), strict=True))
         except InputError as error:
             if len(paths) == 1:
                 log.warning("%s; it is left out", error)
-                return []
+                return {}
         half = len(paths) // 2
-        return self._usable(paths[:half]) + self._usable(paths[half:])
+        return self._usable(paths[:half]) | self._usable(paths[half:])
 
 
 def _files(place: Path) -> list[Path]:
@@ -142,10 +126,3 @@ def _files(place: Path) -> list[Path]:
     except OSError:  # unplugged, or not to be read for a while
         return []
     return [path for path in names if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()]
-
-
-def _fitted(rgb: np.ndarray) -> np.ndarray:
-    height, width = rgb.shape[:2]
-    if max(height, width) <= LARGEST_SIDE:
-        return rgb
-    return cv2.resize(rgb, scaled_size((width, height), LARGEST_SIDE, even=False), interpolation=cv2.INTER_AREA)
