@@ -215,11 +215,11 @@ def read_pictures(paths: Sequence[str], side: int) -> list[np.ndarray]:
         return [talk.wait_for("picture", _received) for _ in paths]
 
 
-def listen(request: "SoundRequest", start: Callable[[], Process] = start_python) -> "Track":
-    """What is heard in a file, worked out in a process made by `start`. Raises InputError as `look` does."""
+def listen(request: "SoundRequest") -> "Track":
+    """What is heard in a file, worked out in a process of its own. Raises InputError as `look` does."""
     from nst_video.music.track import Track
 
-    with _talking({"sound": request.to_json()}, start) as talk:
+    with _talking({"sound": request.to_json()}, start_python) as talk:
         return talk.wait_for("track", Track.from_json)
 
 

@@ -209,7 +209,6 @@ def score_frames(
     style_scale: float = 1.0,
     true_flow: TrueFlow | None = None,
     network_every: int = 1,
-    device: str = "cpu",
 ) -> Score:
     """Score frames held in memory: `inputs`, `outputs` uint8 (N, H, W, 3); `styles` pairs of (uint8 (h, w, 3), weight).
 
@@ -219,7 +218,7 @@ def score_frames(
     """
     if inputs.shape != outputs.shape:
         raise UsageError(f"input frames {inputs.shape} and output frames {outputs.shape} must have one shape")
-    judge = make_judge(encoder, styles, long_side=max(inputs.shape[1:3]), style_scale=style_scale, device=device)
+    judge = make_judge(encoder, styles, long_side=max(inputs.shape[1:3]), style_scale=style_scale)
     own = references or {}
     samples = (Sample(t, inputs[t], outputs[t], first=t in shots, reference=own.get(t)) for t in range(len(inputs)))
     return summarise(score_rows(samples, judge, true_flow=true_flow, network_every=network_every))

@@ -43,8 +43,8 @@ class CutFinder:
         return join_shots(self._cuts, self._frames)
 
 
-def join_shots(cuts: Sequence[int], frames: int, min_shot: int = MIN_SHOT) -> tuple[tuple[int, int], ...]:
-    """Frame numbers of cuts, rising -> shots (first, last + 1) of `min_shot` frames or more but for first and last.
+def join_shots(cuts: Sequence[int], frames: int) -> tuple[tuple[int, int], ...]:
+    """Frame numbers of cuts, rising -> shots (first, last + 1) of MIN_SHOT frames or more but for first and last.
 
     Of cuts in quick succession the last is kept, because after it the picture stays: a one-frame flash then hangs on
     the shot before it, and the long run behind it gets the careful start.
@@ -54,7 +54,7 @@ def join_shots(cuts: Sequence[int], frames: int, min_shot: int = MIN_SHOT) -> tu
     """
     kept: list[int] = []
     for cut in reversed(cuts):
-        if cut > 0 and (not kept or kept[-1] - cut >= min_shot):
+        if cut > 0 and (not kept or kept[-1] - cut >= MIN_SHOT):
             kept.append(cut)
     edges = [0, *reversed(kept), frames]
     return tuple(pairwise(edges))

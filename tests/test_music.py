@@ -12,7 +12,7 @@ from sounds import ENCODERS, RATES, beat_times, burst, click_track, drum_loop, f
 
 from nst_video.errors import InputError
 from nst_video.guarded import listen
-from nst_video.music.beats import tempo_at, track_beats
+from nst_video.music.beats import track_beats
 from nst_video.music.drives import parse_drive
 from nst_video.music.features import CELLS, Analyser
 from nst_video.music.heard import Music
@@ -337,13 +337,6 @@ def test_beats_of_a_drum_loop_with_tempo_changes(tempos, swing, noise):
     assert f_measure(beats, times, within=0.05) >= 0.95
     errors = [min(abs(beat - true) for beat in beats) for true in times]
     assert np.median(errors) <= 0.006
-
-
-def test_the_tempo_is_that_of_the_place():
-    beats = track_of(drum_loop([(100, 32), (140, 40)])[0]).beats
-    assert tempo_at(beats, 10.0) == pytest.approx(100, rel=0.01)
-    assert tempo_at(beats, 30.0) == pytest.approx(140, rel=0.01)
-    assert tempo_at((), 1.0) == 0
 
 
 def test_beats_of_clicks_alone():

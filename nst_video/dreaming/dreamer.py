@@ -173,7 +173,6 @@ def load_dreamer(
     offline: bool = False,
     guide: Guide | None = None,
     still: bool = False,
-    seed: int = 0,
 ) -> Dreamer:
     """A Dreamer with its encoder; arguments and errors as `load_encoder` and Dreamer."""
     options = resolve_dream(options, encoder=encoder)
@@ -186,4 +185,4 @@ def load_dreamer(
         weights=weights,
         offline=offline,
     )
-    return Dreamer(network, options, guide=guide, still=still, seed=seed)
+    return Dreamer(network, options, guide=guide, still=still)

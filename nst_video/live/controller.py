@@ -55,7 +55,7 @@ class Controller:
     least pixels of a side. begin: long side to begin with.
     """
 
-    def __init__(self, fps: float, window: tuple[int, int], *, smallest: int = 16, begin: int = 256) -> None:
+    def __init__(self, fps: float, window: tuple[int, int], *, smallest: int, begin: int) -> None:
         self.fps = fps
         self.sizes = sizes(window, smallest)
         fitting = [index for index, size in enumerate(self.sizes) if max(size) <= begin]

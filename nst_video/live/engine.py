@@ -30,6 +30,7 @@ from nst_video.teacher import load_teacher
 log = logging.getLogger(__name__)
 
 _NEW_SCENE = 0.25  # share of the picture that must be known from before, or everything begins anew
+_BEGIN = 256  # long side in pixels that is painted in until the first times are measured
 _MOST_STEPS = 8  # for one frame: a quick machine need not run hot
 
 
@@ -75,8 +76,8 @@ def _begun(small: np.ndarray, mirror: bool, before: _Painting | None = None) -> 
 class Engine:
     """Paints frame after frame: see `frames.Painter`. fps: frames wanted in a second."""
 
-    def __init__(self, subjects: Subjects, *, fps: float, begin: int = 256) -> None:
-        self.subjects, self.fps, self.begin = subjects, fps, begin
+    def __init__(self, subjects: Subjects, *, fps: float) -> None:
+        self.subjects, self.fps, self.begin = subjects, fps, _BEGIN
         self.controller: Controller | None = None
         self.window = (0, 0)
         self.painting: _Painting | None = None  # the optimiser's; whoever reads it takes the whole at once

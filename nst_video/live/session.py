@@ -34,12 +34,6 @@ class Polled(Protocol):
     def poll(self) -> None: ...
 
 
-class Told(Protocol):
-    """What may have something to say: the recorder and the like."""
-
-    message: str
-
-
 @dataclass(frozen=True)
 class Statistics:
     """How a session went. Times in seconds, latencies from capture to display; dropped: frames of the camera that were

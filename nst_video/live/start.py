@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 from nst_video.errors import UsageError
-from nst_video.live.camera import Camera, is_device, open_camera
+from nst_video.live.camera import is_device, open_camera
 from nst_video.live.desk import Desk, Look, View
 from nst_video.live.frames import Painter
 from nst_video.live.outputs import Output
@@ -20,7 +20,6 @@ from nst_video.video import scaled_size
 log = logging.getLogger(__name__)
 
 MakePainter = Callable[[LiveOptions, MachineOptions], Painter]
-MakeCamera = Callable[[str, int, float], Camera]
 
 
 def run_live(
@@ -29,7 +28,6 @@ def run_live(
     machine: MachineOptions,
     *,
     make_painter: MakePainter,
-    make_camera: MakeCamera = open_camera,
     outputs: Sequence[Output] = (),
     stop: Callable[[], bool] = lambda: False,
 ) -> Statistics:
@@ -44,7 +42,7 @@ def run_live(
         display = stack.enter_context(_display() if windowed else ExitStack())
         shelf = stack.enter_context(closing(Shelf(styles)))
         shelf.start()
-        camera = stack.enter_context(closing(make_camera(options.camera, options.size, options.fps)))
+        camera = stack.enter_context(closing(open_camera(options.camera, options.size, options.fps)))
         height, width = camera.start().rgb.shape[:2]
         size = scaled_size((width, height), options.size, upscale=True)
         desk = Desk(

@@ -155,22 +155,22 @@ class Window:
     Its keys, and closing it by mouse, go to the desk.
     """
 
-    def __init__(self, desk: Desk, size: tuple[int, int], title: str = TITLE) -> None:
+    def __init__(self, desk: Desk, size: tuple[int, int]) -> None:
         """size: (width, height) in pixels of the picture at first. Made inside display_checked."""
-        self._desk, self._title = desk, title
+        self._desk = desk
         self._size, self._tall = size, size[1]
         self._full_screen = self._visible = False
-        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
-        cv2.resizeWindow(title, *size)
-        cv2.imshow(title, np.zeros((size[1], size[0], 3), np.uint8))
+        cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
+        cv2.resizeWindow(TITLE, *size)
+        cv2.imshow(TITLE, np.zeros((size[1], size[0], 3), np.uint8))
         self.poll()
 
     def show(self, shown: Shown, facts: Facts) -> None:
         """Draw the picture, with what lies over it."""
         picture = composed(shown, facts)
         self._fit((picture.shape[1], picture.shape[0]), full_screen=facts.setting.view.full_screen)
-        _, _, wide, tall = cv2.getWindowImageRect(self._title)
-        cv2.imshow(self._title, cv2.cvtColor(boxed(picture, (wide, tall)), cv2.COLOR_RGB2BGR))
+        _, _, wide, tall = cv2.getWindowImageRect(TITLE)
+        cv2.imshow(TITLE, cv2.cvtColor(boxed(picture, (wide, tall)), cv2.COLOR_RGB2BGR))
         self.poll()
 
     def poll(self) -> None:
@@ -185,26 +185,26 @@ class Window:
     def close(self) -> None:
         """Take it away."""
         if self._is_visible():
-            cv2.destroyWindow(self._title)
+            cv2.destroyWindow(TITLE)
             cv2.pollKey()
 
     def _is_visible(self) -> bool:
         try:
-            return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) > 0
+            return cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) > 0
         except cv2.error:  # how some toolkits say that there is no such window
             return False
 
     def _fit(self, size: tuple[int, int], *, full_screen: bool) -> None:
         """Give the window the size for pictures of (width, height) `size`."""
-        _, _, _, tall = cv2.getWindowImageRect(self._title)
+        _, _, _, tall = cv2.getWindowImageRect(TITLE)
         if full_screen != self._full_screen:
             self._full_screen = full_screen
             state = cv2.WINDOW_FULLSCREEN if full_screen else cv2.WINDOW_NORMAL
-            cv2.setWindowProperty(self._title, cv2.WND_PROP_FULLSCREEN, state)
+            cv2.setWindowProperty(TITLE, cv2.WND_PROP_FULLSCREEN, state)
             self._tall, tall = tall, self._tall  # the latter matters where it is full no more
         if size != self._size and not full_screen:
             # As tall as a person made it, in the new shape: the original beside makes the picture twice as wide.
             wide = round(tall * size[0] / size[1])
             if 0 < wide <= WIDEST:
-                cv2.resizeWindow(self._title, wide, tall)
+                cv2.resizeWindow(TITLE, wide, tall)
             self._size = size

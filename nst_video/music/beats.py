@@ -43,15 +43,6 @@ def track_beats(onset: np.ndarray, on_step: Callable[[], None] = lambda: None) -
     return _refined(beats, onset)
 
 
-def tempo_at(beats: tuple[float, ...], time: float) -> float:
-    """Beats/min about a time, as the beats near it have it; 0 where there are fewer than two."""
-    if len(beats) < 2:
-        return 0.0
-    left = int(np.clip(np.searchsorted(beats, time), 1, len(beats) - 1))
-    first, last = max(0, left - 3), min(len(beats) - 1, left + 2)
-    return 60 * (last - first) / (beats[last] - beats[first])
-
-
 def _salience(onset: np.ndarray) -> np.ndarray:
     """Onsets above what is usual around them, squared, so that a beat weighs more than what lies between beats; in
     units of their own spread.
