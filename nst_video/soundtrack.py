@@ -14,15 +14,14 @@ from av.codec import Codec
 from av.container import InputContainer, OutputContainer
 
 from nst_video.errors import InputError
-from nst_video.music.sound import open_sound, sound_stream
+from nst_video.music.sound import check_decoded, open_sound, sound_stream
 from nst_video.probe import VideoInfo, unit
 from nst_video.streams import BIT_RATE_OF_A_CHANNEL, LAYOUTS, Companions
 from nst_video.treatments import HOLDS, codec_of, describe, is_known
 
 log = logging.getLogger(__name__)
 
-SPARE = 0.01  # share of the packets that may be damaged, as notes at the end of an mp3 seem to be
-FADE = Fraction(3)  # seconds, at most, in which music that fades goes silent
+FADE = Fraction(3)  # seconds, at most, in which music that fades goes silent, and with it what it drives
 # Codecs that lose nothing: encoding them anew gives the same samples, so they can end at any of them.
 LOSSLESS = frozenset({"flac", "alac"})
 _BATCH = 4096  # samples that are encoded at a time
@@ -131,8 +130,7 @@ def survey_song(
         except (av.error.FFmpegError, ValueError) as error:
             where = f" after {samples / rate:.2f} s" if rate else ""
             raise InputError(f"{path} is damaged{where}: its sound cannot be decoded; convert it first") from error
-    if not samples or damaged > max(1, SPARE * packets):
-        raise InputError(f"{path} is damaged: {damaged} of {packets} parts of its sound cannot be decoded")
+    check_decoded(path, samples > 0, packets=packets, damaged=damaged)
     seconds = Fraction(samples, rate)
     # Some decoders give the last packet whole, though its end is only there to fill it.
     if end is not None and 0 <= seconds - end < packet_length:

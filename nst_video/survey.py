@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from nst_video.codecs import CONTAINERS
+from nst_video.dreaming.specs import GUIDE_SIDE
 from nst_video.errors import InputError, UsageError
 from nst_video.options import OutputOptions
 from nst_video.pictures import DEFAULT_MAX_PIXELS, PICTURE_SUFFIXES, picture_size, read_picture
@@ -32,7 +33,6 @@ from nst_video.video import VideoInfo, VideoReader, probe, scaled_size
 
 log = logging.getLogger(__name__)
 
-GUIDE_SIDE = 256  # long side in pixels at which a guide is looked at
 SURVEY_SIDE = 192  # long side in pixels of the pass that looks for cuts: enough to tell pictures apart, quick to decode
 
 

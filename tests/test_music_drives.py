@@ -20,13 +20,14 @@ from nst_video.music.conduct import conduct
 from nst_video.music.drives import Drive, dealt, parse_drives
 from nst_video.music.envelopes import at_frames, follow
 from nst_video.music.features import CELLS, SECONDS, Features
-from nst_video.music.heard import FADE, Music, hear
+from nst_video.music.heard import Music, hear
 from nst_video.music.track import Track
 from nst_video.options import DreamOptions, EffortOptions, LookOptions, MusicOptions, OutputOptions
 from nst_video.pictures import write_picture
 from nst_video.plan import Plan, make_plan
 from nst_video.render import render_plan
 from nst_video.schedules import Clock
+from nst_video.soundtrack import FADE
 from nst_video.stylizer import Stylizer
 
 
@@ -272,7 +273,7 @@ def test_music_can_be_repeated_or_end_or_fade():
     assert list(heard("loop")[1]) == pytest.approx([0.5, 2.0, 3.5], abs=SECONDS)
     assert heard("loop")[2] == pytest.approx((0.5, 1.0, 2.0, 2.5, 3.5, 4.0))
     faded = heard("fade")[0].feature("onset")
-    assert faded.max() == pytest.approx((1.5 - 0.5) / FADE, abs=0.01)
+    assert faded.max() == pytest.approx((1.5 - 0.5) / float(FADE), abs=0.01)
 
 
 def test_a_loop_that_is_no_whole_number_of_cells_keeps_its_time():

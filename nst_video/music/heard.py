@@ -17,11 +17,11 @@ from nst_video.music.sound import LONGEST, SoundRequest
 from nst_video.music.track import Track, grid
 from nst_video.options import MusicOptions
 from nst_video.probe import VideoInfo
+from nst_video.soundtrack import FADE
 
 log = logging.getLogger(__name__)
 
 UNHEARD = 0.1  # seconds of silence at the end that nobody need be told of: a video ends with a whole frame
-FADE = 3.0  # seconds that --music-end fade takes before the end, of the sound and of what it drives
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Music:
         if self.end != "fade":
             return values
         end = min(self.length, self.seconds)
-        return np.asarray(values * np.clip((end - grid(self.cells)) / FADE, 0, 1), np.float32)
+        return np.asarray(values * np.clip((end - grid(self.cells)) / float(FADE), 0, 1), np.float32)
 
 
 def hear(

@@ -66,6 +66,17 @@ def open_sound(path: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[Inpu
         yield container
 
 
+def check_decoded(path: str, any_sound: bool, *, packets: int, damaged: int) -> None:
+    """InputError where no sound, or too few of all packets, could be decoded."""
+    if not any_sound:
+        raise InputError(f"{path} holds no sound that can be decoded; convert it with another program")
+    if damaged > max(1, SPARE * packets):
+        raise InputError(
+            f"{path} is damaged: {damaged} of {packets} parts of its sound cannot be decoded; "
+            "convert it with another program"
+        )
+
+
 def sound_stream(container: InputContainer, path: str) -> AudioStream:
     """The first stream of sound that a decoder here knows; InputError where there is none."""
     known = [stream for stream in container.streams.audio if stream.codec_context is not None]
@@ -172,13 +183,8 @@ class _Listener:
 
     def _check_whole(self) -> None:
         """What stood against it once everything has been read."""
-        if self.expected is None:
-            raise InputError(f"{self.path} holds no sound that can be decoded; convert it with another program")
-        if self.damaged > max(1, SPARE * self.packets):
-            raise InputError(
-                f"{self.path} is damaged: {self.damaged} of {self.packets} parts of its sound cannot be decoded; "
-                "convert it with another program"
-            )
+        check_decoded(self.path, self.expected is not None, packets=self.packets, damaged=self.damaged)
+        assert self.expected is not None
         promised = self.stream.duration * unit(self.stream) if self.stream.duration else Fraction(0)
         heard = self.expected - (self.stream.start_time or 0) * unit(self.stream)
         if self.container.format.name in EXACT and promised - heard > SHORT:
