@@ -370,8 +370,8 @@ _LAYER = Text("LAYER, LAYER=WEIGHT, LAYER:CHANNEL or LAYER:FIRST-LAST")
 class DreamOptions:
     """What is dreamed, and how it moves. Rates are per second, so that they mean the same at every frame rate.
 
-    Fields left at None are decided by the quality and the network (`resolve_dream`). A schedule is text until a plan
-    has made numbers of it.
+    Fields left at None are decided by the quality and the network (`resolve_dream`), and schedules are text until a
+    plan has made numbers of them: the types are those that the fields have then.
     """
 
     layers: tuple[str, ...] = option(

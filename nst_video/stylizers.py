@@ -21,7 +21,7 @@ class FrameStylizer(Protocol):
         """The state before the first frame of a shot, with the seed of whatever is random in it."""
 
     def step(self, image: "Tensor", motion: "Motion", state: "State", controls: "Controls") -> "tuple[Tensor, State]":
-        """The painted frame (1, 3, H, W) in [0, 1], and the state for the next one."""
+        """One frame (L, 3, H, W) in [0, 1] of each of L lanes -> the same painted, and the state for the next ones."""
 
 
 def make_stylizer(plan: Plan) -> FrameStylizer:

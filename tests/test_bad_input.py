@@ -1,6 +1,7 @@
 """Everything a user can get wrong: one clear line, the right exit code, and no file under the output's name."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media import damage, make_sound, make_video, picture
+from media import FRAMES, damage, make_sound, make_video, picture
 from PIL import Image
 
 from nst_video.cli import main
@@ -196,10 +197,13 @@ FAST = ("--size", "64", "--first-iterations", "4", "--iterations", "1")
 
 
 @pytest.mark.parametrize("spoil", [truncated, corrupt], ids=["truncated", "corrupt in the middle"])
-def test_a_damaged_video_can_be_painted_by_holding_frames(folder, spoil):
+def test_a_damaged_video_can_be_painted_by_holding_frames(folder, spoil, capsys):
     spoil(folder)
     assert main(["bad.mp4", "style.png", "out.mp4", "--on-error", "hold", *FAST]) == 0
-    assert (folder / "out.mp4").stat().st_size > 0
+    cut = re.search(rf"bad.mp4 ends early: (\d+) of {FRAMES} frames are there", capsys.readouterr().err)
+    assert (cut is not None) == (spoil is truncated)
+    with av.open(str(folder / "out.mp4")) as container:
+        assert len(list(container.decode(video=0))) == (int(cut[1]) if cut else FRAMES)
 
 
 def test_a_style_with_transparency_is_taken_on_white(folder):

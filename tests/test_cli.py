@@ -8,11 +8,12 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from media import make_video, picture
 
-from nst_video import __version__
+from nst_video import __version__, plots
 from nst_video.arguments import given_options, parse_style
 from nst_video.cli import main
 from nst_video.commands import paint, score
@@ -25,6 +26,7 @@ from nst_video.settings import PAINT
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 FAST = ("--size", "64", "--first-iterations", "8", "--iterations", "2")
+PLOT = (360, 600, 3)  # shape of a plot with one panel
 FIELDS = [item for section in PAINT for item in section.items]
 
 
@@ -123,7 +125,17 @@ def test_nothing_is_printed_on_stdout_without_json(files, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_trace_and_contact_sheet(files):
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is drawn into plots, in a list."""
+    found = []
+    for name in ("trace_figure", "score_figure"):
+        draw = getattr(plots, name)
+        monkeypatch.setattr(plots, name, lambda what, *title, draw=draw: found.append(what) or draw(what, *title))
+    return found
+
+
+def test_trace_and_contact_sheet(files, drawn):
     words = ["in.mp4", "style.png", "out.mp4", "--style", "b.png=0.5", "--trace", "t.jsonl", "--contact-sheet", "s.png"]
     assert main([*words, *FAST]) == 0
     rows = [json.loads(line) for line in (files / "t.jsonl").read_text().splitlines()]
@@ -132,7 +144,8 @@ def test_trace_and_contact_sheet(files):
     assert [sum(row["terms"][name][-1] for name in row["terms"]) for row in rows] == pytest.approx(
         [row["trace"][-1] for row in rows]
     )
-    assert read_picture(files / "t.png").size > 0
+    assert drawn == [{f"frame {row['frame']}": tuple(row["trace"]) for row in rows}]
+    assert read_picture(files / "t.png").shape == PLOT
     height, width = read_picture(files / "s.png").shape[:2]
     assert (height, width) == (4 * (42 + 4) + 4, 4 * (64 + 4) + 4)  # 5 pairs in rows of 4
 
@@ -150,7 +163,7 @@ def test_the_rest_of_a_removed_job_goes_even_where_its_reports_stand_in_the_way(
     assert not rest.exists()
 
 
-def test_a_trace_stays_json_where_a_loss_was_not_finite(tmp_path):
+def test_a_trace_stays_json_where_a_loss_was_not_finite(tmp_path, drawn):
     rgb = picture(0)
     report = FrameReport(0, 0, 0.0, 0, 3, 1, {"loss": 0.5}, None, 1.0)
     with writing_trace(tmp_path / "t.jsonl") as watch:
@@ -158,7 +171,8 @@ def test_a_trace_stays_json_where_a_loss_was_not_finite(tmp_path):
     row = json.loads((tmp_path / "t.jsonl").read_text())
     assert row["trace"] == [1.0, None, None, 0.5]
     assert row["terms"] == {"tv": [None, 0.1]}
-    assert read_picture(tmp_path / "t.png").size > 0
+    assert [[value for value in curve if math.isfinite(value)] for curve in drawn[0].values()] == [[1.0, 0.5]]
+    assert read_picture(tmp_path / "t.png").shape == PLOT
 
 
 def test_lack_of_memory_is_one_line(files, capsys, monkeypatch):
@@ -210,7 +224,7 @@ def test_score_prints_coherence_and_style_together(painted, capsys):
     assert "style distance" in text
 
 
-def test_score_as_json_csv_and_plot(painted, capsys):
+def test_score_as_json_csv_and_plot(painted, capsys, drawn):
     capsys.readouterr()
     words = ["score", "in.mp4", "out.mp4", "--style", "style.png", "--json", "--csv", "s.csv", "--plot", "s.png"]
     assert main([*words, "--reference", "1", *FAST]) == 0
@@ -218,7 +232,9 @@ def test_score_as_json_csv_and_plot(painted, capsys):
     assert score["frames"] == 5
     assert score["reference"]["frames"] > 0
     assert len((painted / "s.csv").read_text().splitlines()) == 1 + 5
-    assert read_picture(painted / "s.png").size > 0
+    assert [row["frame"] for row in drawn[-1]] == [0, 1, 2, 3, 4]
+    assert fmean(row["style"] for row in drawn[-1]) == pytest.approx(score["style"])
+    assert read_picture(painted / "s.png").shape == (2 * PLOT[0], 2 * PLOT[1], 3)  # four panels
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from fractions import Fraction
+from itertools import pairwise
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -328,11 +330,12 @@ def test_the_command_with_all_its_reports(clip, tmp_path, capsys):
     printed = capsys.readouterr()
     result = json.loads(printed.out)
     assert (result["frames"], result["size"]) == (8, [48, 32])
-    assert result["losses"]["activation"] > 0
     assert "8 frames of 48x32" in printed.err
     rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
     assert [row["frame"] for row in rows] == list(range(8))
-    assert read_picture(tmp_path / "s.png").size > 0
+    assert result["losses"]["activation"] == pytest.approx(fmean(row["losses"]["activation"] for row in rows))
+    assert all(before < after for before, after in pairwise(rows[0]["trace"]))  # what is dreamed grows
+    assert read_picture(tmp_path / "s.png").shape == (4 * (32 + 4) + 4, 4 * (48 + 4) + 4, 3)  # 8 pairs in rows of 4
 
 
 def test_the_state_of_a_dream_can_be_asked_for(clip, tmp_path, capsys):
