@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from nst_video.controls import Controls as Controls
     from nst_video.dreaming.dreamer import Dreamer as Dreamer
     from nst_video.dreaming.dreamer import load_dreamer as load_dreamer
+    from nst_video.dreaming.options import DreamOptions as DreamOptions
     from nst_video.encoders import load_encoder as load_encoder
     from nst_video.errors import InputError as InputError
     from nst_video.errors import NstVideoError as NstVideoError
@@ -15,12 +16,11 @@ if TYPE_CHECKING:
     from nst_video.errors import UsageError as UsageError
     from nst_video.motion import Motion as Motion
     from nst_video.motion import MotionWindow as MotionWindow
+    from nst_video.music.options import MusicOptions as MusicOptions
     from nst_video.options import CoherenceOptions as CoherenceOptions
-    from nst_video.options import DreamOptions as DreamOptions
     from nst_video.options import EffortOptions as EffortOptions
     from nst_video.options import LookOptions as LookOptions
     from nst_video.options import MachineOptions as MachineOptions
-    from nst_video.options import MusicOptions as MusicOptions
     from nst_video.options import OutputOptions as OutputOptions
     from nst_video.plan import Plan as Plan
     from nst_video.plan import make_plan as make_plan
@@ -39,18 +39,12 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "controls": ("Controls",),
     "dreaming.dreamer": ("Dreamer", "load_dreamer"),
+    "dreaming.options": ("DreamOptions",),
     "encoders": ("load_encoder",),
     "errors": ("InputError", "NstVideoError", "ResourceError", "Stopped", "UsageError"),
     "motion": ("Motion", "MotionWindow"),
-    "options": (
-        "CoherenceOptions",
-        "DreamOptions",
-        "EffortOptions",
-        "LookOptions",
-        "MachineOptions",
-        "MusicOptions",
-        "OutputOptions",
-    ),
+    "music.options": ("MusicOptions",),
+    "options": ("CoherenceOptions", "EffortOptions", "LookOptions", "MachineOptions", "OutputOptions"),
     "plan": ("Plan", "make_plan"),
     "render": ("Progress", "Result", "dream", "render_plan", "stylize"),
     "settings": ("Settings",),

@@ -1,4 +1,4 @@
-"""Command-line arguments made from the fields of the dataclasses in options.py."""
+"""Command-line arguments made from the fields of the options' dataclasses."""
 
 import argparse
 import os
@@ -7,8 +7,8 @@ from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 from nst_video.errors import UsageError
+from nst_video.fields import flag_name, parse_option
 from nst_video.kinds import Choice, Curve, Flag, Repeated
-from nst_video.options import flag_name, parse_option
 from nst_video.settings import PAINT, Section
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from nst_video.controls import Controls
 from nst_video.errors import UsageError, pointed
+from nst_video.fields import flag_name
 from nst_video.kinds import Curve
-from nst_video.options import flag_name
 from nst_video.schedules import Clock, ScheduleError, is_schedule, parse_schedule
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from nst_video import __version__
 from nst_video.errors import InputError
+from nst_video.fields import flag_name
 from nst_video.files import sha256_of
-from nst_video.options import OutputOptions, flag_name
+from nst_video.options import OutputOptions
 from nst_video.plain import plain
 from nst_video.sequences import find_sequence
 from nst_video.settings import Settings

@@ -17,6 +17,7 @@ from nst_video.ahead import begin_import
 from nst_video.budget import fitted, given_up
 from nst_video.codecs import check_gif_speed, output_kind
 from nst_video.curves import Curves
+from nst_video.dreaming.options import DreamOptions
 from nst_video.dreaming.specs import check_octaves, dreamed_layers, tile_for
 from nst_video.errors import InputError, UsageError
 from nst_video.guarded import look as look_at
@@ -25,15 +26,8 @@ from nst_video.layers import DISTILLED, check_layers, smallest_side
 from nst_video.memory import available_memory
 from nst_video.music.conduct import conduct
 from nst_video.music.drives import parse_drives
-from nst_video.options import (
-    CoherenceOptions,
-    DreamOptions,
-    EffortOptions,
-    LookOptions,
-    MachineOptions,
-    MusicOptions,
-    OutputOptions,
-)
+from nst_video.music.options import MusicOptions
+from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, MachineOptions, OutputOptions
 from nst_video.plain import plain, tuples
 from nst_video.presets import Balance, balance_of
 from nst_video.settings import GROUPS, Settings, groups_from_json

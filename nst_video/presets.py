@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nst_video.options import DreamOptions, EffortOptions
+from nst_video.dreaming.options import DreamOptions
+from nst_video.options import EffortOptions
 
 PRESETS: dict[str, dict[str, Any]] = {
     "draft": {"size": 384, "encoder": "slim", "first_iterations": 80, "iterations": 5},

@@ -6,17 +6,11 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
+from nst_video.dreaming.options import DreamOptions
 from nst_video.dreaming.specs import pooling_for
 from nst_video.errors import UsageError
-from nst_video.options import (
-    CoherenceOptions,
-    DreamOptions,
-    EffortOptions,
-    LookOptions,
-    MachineOptions,
-    MusicOptions,
-    OutputOptions,
-)
+from nst_video.music.options import MusicOptions
+from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, MachineOptions, OutputOptions
 from nst_video.plain import tuples
 from nst_video.presets import DREAM_PRESETS, resolve_dream, resolve_effort
 

@@ -20,12 +20,13 @@ from nst_video.batches import LaneState
 from nst_video.controls import Controls
 from nst_video.encoders import Encoder, Vgg
 from nst_video.errors import NstVideoError
+from nst_video.fields import chosen
 from nst_video.fill import paint_revealed
 from nst_video.graphs import Graphs, launched, plainly
 from nst_video.motion import Motion, look_up, sampling_grid, warp
 from nst_video.objective import NOTHING, FrameObjective, Missed, Past, Weights, style_of
 from nst_video.optimizers import Curvature, Minimum
-from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, chosen
+from nst_video.options import CoherenceOptions, EffortOptions, LookOptions
 from nst_video.process import give_back_memory
 from nst_video.stepreport import StepReport, report_of
 from nst_video.teacher import Statistics, Teacher

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Protocol
 
-from nst_video.options import DreamOptions
+from nst_video.dreaming.options import DreamOptions
 from nst_video.pictures import read_picture
 from nst_video.plan import Plan
 

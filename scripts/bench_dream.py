@@ -36,10 +36,10 @@ from torch import Tensor
 from nst_video.colors import to_image, to_rgb
 from nst_video.controls import Controls
 from nst_video.dreaming.dreamer import Dreamer, load_dreamer
+from nst_video.dreaming.options import DreamOptions
 from nst_video.encoders import Encoder
 from nst_video.measures import warp_error
 from nst_video.motion import Motion, MotionWindow, flow, to_flow, trust_mask
-from nst_video.options import DreamOptions
 from nst_video.pictures import write_picture
 from nst_video.video import VideoReader
 

@@ -35,12 +35,13 @@ from nst_video.live.engine import Engine, make_painter
 from nst_video.live.follow import to_uint8
 from nst_video.live.frames import Shown, StylePicture
 from nst_video.live.guide import enlarged
+from nst_video.live.options import LiveOptions
 from nst_video.live.outputs import Facts
 from nst_video.live.session import Session, Statistics
 from nst_video.measures import warp_error
 from nst_video.motion import MotionWindow
 from nst_video.objective import style_statistics
-from nst_video.options import EffortOptions, LiveOptions, LookOptions, MachineOptions
+from nst_video.options import EffortOptions, LookOptions, MachineOptions
 from nst_video.pictures import contact_sheet, read_picture, write_picture
 from nst_video.presets import resolve_effort
 from nst_video.stylizer import Stylizer, resize

@@ -17,8 +17,8 @@ from nst_video import __version__, plots
 from nst_video.arguments import given_options, parse_style
 from nst_video.cli import main
 from nst_video.commands import paint, score
+from nst_video.fields import flag_name
 from nst_video.job import LEDGER
-from nst_video.options import flag_name
 from nst_video.pictures import read_picture, write_picture
 from nst_video.render import FrameReport, Progress
 from nst_video.reports import writing_trace

@@ -18,9 +18,10 @@ import nst_video
 from nst_video import jobwriter, shots
 from nst_video.cli import main
 from nst_video.commands.dream import make_parser
+from nst_video.dreaming.options import DreamOptions
 from nst_video.errors import InputError, Stopped, UsageError
 from nst_video.fingerprint import fingerprint
-from nst_video.options import DreamOptions, EffortOptions, OutputOptions
+from nst_video.options import EffortOptions, OutputOptions
 from nst_video.pictures import read_picture, write_picture
 from nst_video.plan import Plan, make_plan
 from nst_video.render import make_stylizer, render_job, render_plan

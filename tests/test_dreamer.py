@@ -13,11 +13,11 @@ from nst_video import colors
 from nst_video.controls import Controls
 from nst_video.dreaming import dreamer as dreaming
 from nst_video.dreaming.dreamer import Dreamer, load_dreamer
+from nst_video.dreaming.options import DreamOptions
 from nst_video.dreaming.specs import dreamed_layers
 from nst_video.encoders import load_encoder
 from nst_video.errors import NstVideoError, UsageError
 from nst_video.motion import Motion, MotionWindow
-from nst_video.options import DreamOptions
 from nst_video.plan import make_plan
 from nst_video.render import render_plan
 from nst_video.states import pack, unpack

@@ -20,7 +20,16 @@ def loaded_after(code):
 
 @pytest.mark.parametrize(
     "module",
-    ["nst_video", "nst_video.options", "nst_video.schedules", "nst_video.curves", "nst_video.errors", "nst_video.cli"],
+    [
+        "nst_video",
+        "nst_video.options",
+        "nst_video.dreaming.options",
+        "nst_video.music.options",
+        "nst_video.schedules",
+        "nst_video.curves",
+        "nst_video.errors",
+        "nst_video.cli",
+    ],
 )
 def test_light_modules_load_nothing_heavy(module):
     assert loaded_after(f"import {module}") == []

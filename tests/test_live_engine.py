@@ -22,7 +22,8 @@ from nst_video.live.engine import make_painter
 from nst_video.live.follow import Calm, Step, _grid, follow, to_uint8
 from nst_video.live.frames import Captured, StylePicture
 from nst_video.live.guide import enlarged, fitted, recolored
-from nst_video.options import LiveOptions, LookOptions, MachineOptions
+from nst_video.live.options import LiveOptions
+from nst_video.options import LookOptions, MachineOptions
 
 SIZE = (96, 64)  # width, height
 

@@ -16,10 +16,11 @@ from media import make_video
 from nst_video.errors import ResourceError, UsageError
 from nst_video.live.camera import Camera, device_feed
 from nst_video.live.desk import Desk, Look, View
+from nst_video.live.options import LiveOptions
 from nst_video.live.recorder import Recorder
 from nst_video.live.session import Meter, Pace, Painting, Session, closing_all
 from nst_video.live.start import run_live
-from nst_video.options import LiveOptions, MachineOptions
+from nst_video.options import MachineOptions
 
 SIZE = (64, 36)
 

@@ -517,7 +517,7 @@ def test_a_render_that_goes_on_later_obeys_the_smaller_parts(clip, style, tmp_pa
 
 
 def test_a_dream_is_cut_smaller_too(clip, tmp_path):
-    from nst_video.options import DreamOptions
+    from nst_video.dreaming.options import DreamOptions
 
     plan = make_plan(clip, (), tmp_path / "out.mp4", dream=DreamOptions())
     assert plan.dream.tile is None

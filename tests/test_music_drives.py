@@ -15,14 +15,16 @@ from tiny import picture as tiny_picture
 from nst_video import plots
 from nst_video.cli import main
 from nst_video.curves import settle_curves
+from nst_video.dreaming.options import DreamOptions
 from nst_video.errors import InputError, UsageError
 from nst_video.music.conduct import conduct
 from nst_video.music.drives import Drive, dealt, parse_drives
 from nst_video.music.envelopes import at_frames, follow
 from nst_video.music.features import CELLS, SECONDS, Features
 from nst_video.music.heard import Music, hear
+from nst_video.music.options import MusicOptions
 from nst_video.music.track import Track
-from nst_video.options import DreamOptions, EffortOptions, LookOptions, MusicOptions, OutputOptions
+from nst_video.options import EffortOptions, LookOptions, OutputOptions
 from nst_video.pictures import write_picture
 from nst_video.plan import Plan, make_plan
 from nst_video.render import render_plan

@@ -10,9 +10,11 @@ from sounds import RATES
 
 from nst_video.cli import main
 from nst_video.curves import controls_at, needs_beats, settle_curves
+from nst_video.dreaming.options import DreamOptions
 from nst_video.errors import UsageError, pointed
+from nst_video.fields import chosen
 from nst_video.kinds import Curve
-from nst_video.options import CoherenceOptions, DreamOptions, EffortOptions, LookOptions, chosen
+from nst_video.options import CoherenceOptions, EffortOptions, LookOptions
 from nst_video.schedules import Clock, ScheduleError, parse_schedule
 from nst_video.settings import split_options
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from nst_video.dreaming.dreamer import load_dreamer
+from nst_video.dreaming.options import DreamOptions
 from nst_video.encoders import ENCODERS, load_encoder
 from nst_video.errors import InputError, ResourceError
 from nst_video.layers import ENCODER_LAYERS, layer_names
 from nst_video.motion import Motion
-from nst_video.options import DreamOptions
 
 BRANCHING = ("googlenet", "inception_v3")
 

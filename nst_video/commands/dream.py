@@ -7,8 +7,8 @@ from typing import Any
 from nst_video.arguments import Parser, add_options, given_options
 from nst_video.commands.rendering import add_reports, render
 from nst_video.dreaming.specs import list_layers
+from nst_video.fields import parse_option
 from nst_video.kinds import Time
-from nst_video.options import parse_option
 from nst_video.settings import DREAM, preview, split_options
 from nst_video.stopping import Stopper
 from nst_video.terminal import print_lines
@@ -42,7 +42,7 @@ class _ListLayers(argparse.Action):
 
 
 def make_parser() -> Parser:
-    """The parser of `nst-video dream`; its options are the fields of the dataclasses in options.py."""
+    """The parser of `nst-video dream`; its options are the fields of their dataclasses."""
     parser = Parser(
         prog="nst-video dream",
         usage="nst-video dream IN OUT [options]",

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from nst_video.arguments import Parser, add_fields, made_of
 from nst_video.live.desk import key_lines
-from nst_video.options import LiveOptions, MachineOptions
+from nst_video.live.options import LiveOptions
+from nst_video.options import MachineOptions
 from nst_video.stopping import Stopper
 from nst_video.terminal import clock, print_json, say
 
@@ -36,7 +37,7 @@ short, 129, 130 or 143 ended in good order by a closed terminal, Ctrl-C or SIGTE
 
 
 def make_parser() -> Parser:
-    """The parser of `nst-video live`; its options are the fields of the dataclasses in options.py."""
+    """The parser of `nst-video live`; its options are the fields of their dataclasses."""
     parser = Parser(
         prog="nst-video live",
         usage="nst-video live STYLE [STYLE ...] [options]",

@@ -37,7 +37,7 @@ or 143 stopped at once by a closed terminal, Ctrl-C or SIGTERM
 
 
 def make_parser() -> Parser:
-    """The parser of the main command; its options are the fields of the dataclasses in options.py."""
+    """The parser of the main command; its options are the fields of their dataclasses."""
     parser = Parser(
         prog="nst-video",
         usage="nst-video IN STYLE OUT [options]",

@@ -13,12 +13,13 @@ from nst_video import colors
 from nst_video.controls import Controls
 from nst_video.dreaming.ascent import Climb, Octaves, ascend, resize
 from nst_video.dreaming.objective import DreamObjective
+from nst_video.dreaming.options import DreamOptions
 from nst_video.dreaming.specs import check_mix, check_octaves, dreamed_layers, parse_layers, pooling_for
 from nst_video.dreaming.transforms import Map, Rates, look_through, look_up, lookup
 from nst_video.encoders import Encoder, load_encoder
 from nst_video.errors import NstVideoError, UsageError
+from nst_video.fields import chosen
 from nst_video.motion import Motion, inside, warp
-from nst_video.options import DreamOptions, chosen
 from nst_video.presets import resolve_dream
 from nst_video.stylizer import State, StepReport
 

@@ -22,9 +22,10 @@ from nst_video.live.desk import Look
 from nst_video.live.follow import Calm, follow, to_uint8
 from nst_video.live.frames import Captured, Shown, StylePicture
 from nst_video.live.guide import enlarged, recolored
+from nst_video.live.options import LiveOptions
 from nst_video.live.subjects import Subjects
 from nst_video.machine import resolve_machine
-from nst_video.options import LiveOptions, LookOptions, MachineOptions
+from nst_video.options import LookOptions, MachineOptions
 from nst_video.teacher import load_teacher
 
 log = logging.getLogger(__name__)

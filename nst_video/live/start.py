@@ -9,12 +9,13 @@ from nst_video.errors import UsageError
 from nst_video.live.camera import is_device, open_camera
 from nst_video.live.desk import Desk, Look, View
 from nst_video.live.frames import Painter
+from nst_video.live.options import LiveOptions
 from nst_video.live.outputs import Output
 from nst_video.live.recorder import Recorder, Snapshots, check_folder, check_recording
 from nst_video.live.session import Session, Statistics, closing_all
 from nst_video.live.shelf import Shelf
 from nst_video.live.virtual import VirtualCamera
-from nst_video.options import LiveOptions, MachineOptions
+from nst_video.options import MachineOptions
 from nst_video.video import scaled_size
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nst_video.curves import Curves, needs_beats, settle_curves
 from nst_video.errors import InputError, UsageError
-from nst_video.options import MusicOptions
+from nst_video.music.options import MusicOptions
 from nst_video.schedules import Clock
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import numpy as np
 from nst_video.errors import InputError, UsageError
 from nst_video.guarded import listen
 from nst_video.music.features import SECONDS
+from nst_video.music.options import MusicOptions
 from nst_video.music.sound import LONGEST, SoundRequest
 from nst_video.music.track import Track, grid
-from nst_video.options import MusicOptions
 from nst_video.probe import VideoInfo
 from nst_video.soundtrack import FADE
 

@@ -1,0 +1,101 @@
+"""A field of an options dataclass, with its help, its range or choices and its default; how its value is checked and
+refused.
+
+The command line is built from these fields, so names, defaults, choices and help texts cannot drift apart.
+Nothing here imports torch, OpenCV or PyAV.
+"""
+
+from collections.abc import Callable
+from dataclasses import field, fields
+from fractions import Fraction
+from typing import Any
+
+from nst_video.errors import UsageError
+from nst_video.kinds import Curve, Kind, Number, Rate, Time
+from nst_video.schedules import ScheduleError, is_schedule
+from nst_video.tiles import MINIMAL_TILE
+
+# What fields of several dataclasses have in common.
+TILE = Number(MINIMAL_TILE, 16384, whole=True)
+COUNT = Number(1, 100_000, whole=True)
+BY_QUALITY = "by --quality"
+
+
+def option(
+    default: Any, kind: Kind, help: str, *, metavar: str | None = None, short: str | None = None, unset: str = ""
+) -> Any:
+    """A dataclass field with all that its check and its command-line argument need.
+
+    A default of None means that the value is decided later; `unset` says by what.
+    """
+    return field(
+        default=default,
+        metadata={"kind": kind, "help": help, "metavar": metavar, "short": short, "unset": unset},
+    )
+
+
+def flag_name(field_name: str) -> str:
+    """`style_scale` -> `--style-scale`."""
+    return "--" + field_name.replace("_", "-")
+
+
+def check(options: Any) -> None:
+    """Raise UsageError for the first field of an options dataclass whose value its kind does not accept."""
+    for item in fields(options):
+        value, kind = getattr(options, item.name), item.metadata["kind"]
+        undecided = value is None and item.default is None
+        if not undecided and not kind.accepts(value):
+            raise refusal(item.name, value, kind)
+
+
+def refusal(field_name: str, value: object, kind: Kind) -> UsageError:
+    """The error for a value that a field does not take, in one line; and the place, in a schedule."""
+    if isinstance(kind, Curve) and is_schedule(value):
+        try:
+            kind.check(str(value))
+        except ScheduleError as error:
+            return error.as_usage(flag_name(field_name))
+    if isinstance(kind, Number) and not isinstance(kind, Curve) and is_schedule(value):
+        return UsageError(
+            f"{flag_name(field_name)} is the same for all frames and takes no schedule; allowed {kind.allowed()}"
+        )
+    shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value).removesuffix(".0")
+    number = isinstance(kind, Number) and isinstance(value, int | float) and not isinstance(value, bool)
+    fault = "is out of range" if number else "is not allowed"
+    return UsageError(f"{flag_name(field_name)} {shown} {fault}; allowed {kind.allowed()}")
+
+
+def chosen(*values: float | str | None) -> float:
+    """The first value that is not None, as what a frame gets: controls before options before a default.
+
+    >>> chosen(None, 0.5, 1.0)
+    0.5
+
+    UsageError for the text of a schedule, which only a plan turns into numbers (`curves.settle_curves`).
+    """
+    value = next(value for value in values if value is not None)
+    if isinstance(value, str):
+        raise UsageError(f"the schedule {value!r} has not been settled; give its value for each frame in Controls")
+    return value
+
+
+def exact(name: str, kind: Time | Rate, value: object) -> Fraction | None:
+    """None, a number or text -> an exact Fraction; a float means what it prints as, so 0.1 is 1/10."""
+    if value is None or isinstance(value, Fraction):
+        return value
+    try:
+        return Fraction(value) if isinstance(value, int) else kind.parse(str(value))
+    except ValueError:
+        raise refusal(name, value, kind) from None
+
+
+def parse_option(item_name: str, kind: Kind) -> Callable[[str], Any]:
+    """A function from the text typed for an option to its value, raising UsageError with what is allowed."""
+
+    def parse(text: str) -> Any:
+        try:
+            return kind.parse(text)
+        except ValueError:
+            raise refusal(item_name, text, kind) from None
+
+    return parse
