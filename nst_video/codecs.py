@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +13,7 @@ from av.codec import Codec
 from nst_video.errors import ResourceError, UsageError
 from nst_video.files import JOB_SUFFIX
 from nst_video.pictures import PICTURE_SUFFIXES
-from nst_video.sequences import is_pattern, numbered
+from nst_video.sequences import is_numbered, is_pattern, numbered
 
 X264_PRESETS = (
     "ultrafast",
@@ -99,6 +99,7 @@ ALIASES = {
 }
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 GIF = VideoCodec("pal8", _no_options, (".gif",))
+PICTURES = "%05d.png"  # how the pictures of a sequence are called in a folder that is given alone
 SHORTEST_IN_GIF = Fraction(1, 50)  # seconds; players show shorter frames for a tenth of a second
 
 
@@ -158,7 +159,7 @@ def find_codec(name: str, suffix: str, crf: float = 18, preset: str = "medium") 
 def check_output(
     path: str | os.PathLike[str],
     *,
-    source: str | os.PathLike[str] | None = None,
+    sources: Iterable[tuple[str, str]] = (),
     codec: str = "libx264",
     crf: float = 18,
     preset: str = "medium",
@@ -166,8 +167,10 @@ def check_output(
 ) -> str:
     """The kind of output `path` will be (see output_kind), once nothing speaks against writing it; nothing is created.
 
-    Raises UsageError (unknown suffix, codec or preset; output is the input, or exists) or ResourceError (folder
-    missing or not writable).
+    sources: (path, what it is there) of the files that are read, such as ("in.mp4", "the input itself").
+
+    Raises UsageError (unknown suffix, codec or preset; output is one of the sources, or exists) or ResourceError
+    (folder missing or not writable).
     """
     kind = output_kind(path)
     target = Path(path)
@@ -178,8 +181,9 @@ def check_output(
         folder = folder.parent  # the folder of a numbered pattern is made, like a folder given as output
     if not folder.is_dir():
         raise ResourceError(f"the folder {folder} does not exist; make it first or write elsewhere")
-    if source is not None and _is_same(Path(source), target):
-        raise UsageError(f"{target} is the input itself; choose another name for the output")
+    for source, meaning in sources:
+        if _is_same(Path(source), target):
+            raise UsageError(f"{target} is {meaning}; choose another name for the output")
     if kind != "sequence" and target.is_dir():
         raise UsageError(f"{target} is a folder; choose another name for the output")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -196,12 +200,21 @@ def check_gif_speed(path: str | os.PathLike[str], shortest: Fraction) -> None:
 
 
 def _is_same(source: Path, target: Path) -> bool:
-    """Whether writing `target` would write over `source`: the same file through any link, or the same pictures."""
+    """Whether writing `target` would write over `source`: the same file through any link, the same pictures, or one of
+    them.
+    """
+    if source.is_file() and output_kind(target) == "sequence":
+        pattern = target if is_pattern(str(target)) else target / PICTURES
+        return is_numbered(source.name, pattern.name) and _is_there(source.parent, pattern.parent)
     source_folder, source_names = _sequence(source)
     target_folder, target_names = _sequence(target)
-    if not (source_folder.exists() and target_folder.exists() and os.path.samefile(source_folder, target_folder)):
-        return False
-    return not source_names or not target_names or source_names == target_names
+    same = not source_names or not target_names or source_names == target_names
+    return same and _is_there(source_folder, target_folder)
+
+
+def _is_there(one: Path, other: Path) -> bool:
+    """Whether both are there and the same."""
+    return one.exists() and other.exists() and os.path.samefile(one, other)
 
 
 def _sequence(path: Path) -> tuple[Path, str]:

@@ -270,7 +270,7 @@ def publish(job: Job, info: VideoInfo, summary: dict[str, Any], stopped: Callabl
             return False
         # Of a sequence, a process that was killed may have moved the first pictures already.
         taken = options.overwrite or (job.kind == "sequence" and job.ledger.published is not None)
-        check_output(plan.output, source=plan.input, codec=options.codec, crf=options.crf, overwrite=taken)
+        check_output(plan.output, sources=plan.sources, codec=options.codec, crf=options.crf, overwrite=taken)
         if part.is_file():
             sync(part)
             job.record(published=KeptFile(os.path.basename(plan.output), KeptFile.of(part).sha256), summary=summary)

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from nst_video.codecs import CONTAINERS, GIF, VideoCodec, check_gif_speed, find_codec, output_kind
+from nst_video.codecs import CONTAINERS, GIF, PICTURES, VideoCodec, check_gif_speed, find_codec, output_kind
 from nst_video.conversion import FromRgb
 from nst_video.errors import ResourceError, UsageError
 from nst_video.files import NOTHING_KEPT, disk_errors, settle, sync_folder, temporary
@@ -316,7 +316,7 @@ class SequenceOutput:
 def folder_and_pattern(path: str) -> tuple[Path, str]:
     """Where a sequence goes and how its pictures are called; those of a folder alone are 00001.png and so on."""
     target = Path(path)
-    return (target.parent, target.name) if is_pattern(path) else (target, "%05d.png")
+    return (target.parent, target.name) if is_pattern(path) else (target, PICTURES)
 
 
 def beside(path: str) -> Path:

@@ -92,6 +92,11 @@ class Plan:
         return Settings(**{name: getattr(self, name) for name in GROUPS})
 
     @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        """The files that it is made of, see `named_files`."""
+        return named_files(self.input, self.styles, self.settings)
+
+    @property
     def ranges(self) -> tuple[Lane, ...]:
         """The lanes; one where none are named."""
         return self.lanes or lanes_of(self.shots, 1)
@@ -154,7 +159,7 @@ def make_plan(
     """
     settings = Settings(**groups)
     shares = shares_of(styles, settings)
-    kind = _check_output(input, shares, output, settings.options)
+    kind = _check_output(input, shares, output, settings)
     plan = settle(input, styles, output, settings)
     if kind != "picture":
         from nst_video.lanecount import with_lanes  # that comes after plans, and may load the encoder to measure
@@ -250,6 +255,22 @@ def shares_of(styles: StyleLike | Sequence[StyleLike], settings: Settings) -> tu
     return style_shares(styles) if settings.dream is None else ()
 
 
+def named_files(
+    input: str | os.PathLike[str], styles: Iterable[Style], settings: Settings
+) -> tuple[tuple[str, str], ...]:
+    """(path, what it is there) of every file that a render reads: nothing may be written in its place."""
+    guide = settings.dream.guide if settings.dream else None
+    named = [
+        (input, "the input itself"),
+        *((style.path, "a style picture") for style in styles),
+        (guide, "the guide"),
+        (settings.music.music, "the music"),
+        *((file, "a stem of the music") for file in settings.music.stems.values()),
+        (settings.machine.weights, "the file with the weights"),
+    ]
+    return tuple((os.fspath(path), meaning) for path, meaning in named if path is not None)
+
+
 def _settle_changing(settings: Settings, info: VideoInfo, found: Survey) -> tuple[Settings, Curves]:
     """The settings with numbers for schedules, and the value of everything that changes for every frame."""
     names = ("effort", "look", "coherence") if settings.dream is None else ("dream",)
@@ -285,15 +306,13 @@ def _is_pair(item: object) -> bool:
 
 
 def _check_output(
-    input: str | os.PathLike[str], styles: Iterable[Style], output: str | os.PathLike[str], options: OutputOptions
+    input: str | os.PathLike[str], styles: Iterable[Style], output: str | os.PathLike[str], settings: Settings
 ) -> str:
     """The kind of output this will be, once nothing speaks against writing it."""
-    for style in styles:
-        if os.path.exists(style.path) and os.path.exists(output) and os.path.samefile(style.path, output):
-            raise UsageError(f"the output {os.fspath(output)} is a style picture; choose another name")
+    options = settings.options
     kind = check_output(
         output,
-        source=input,
+        sources=named_files(input, styles, settings),
         codec=options.codec,
         crf=options.crf,
         preset=options.preset,

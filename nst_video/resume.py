@@ -179,7 +179,7 @@ def _check_name(job: Job, plan: Plan) -> None:
     moved = job.kind == "sequence" and job.ledger.published is not None  # some pictures may be in their place already
     check_output(
         plan.output,
-        source=plan.input,
+        sources=plan.sources,
         codec=options.codec,
         crf=options.crf,
         preset=options.preset,

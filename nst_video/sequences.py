@@ -55,8 +55,7 @@ def find_sequence(path: str, max_pixels: int | None = None) -> Sequence | None:
 def numbered(pattern: str) -> list[str]:
     """The existing files of a numbered pattern, by their numbers."""
     folder, name = Path(pattern).parent, Path(pattern).name
-    before, after = _NUMBER.split(name)[0], _NUMBER.split(name)[-1]
-    matcher = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+    matcher = _matcher(name)
     names = os.listdir(folder) if folder.is_dir() else []
     found = sorted((int(match[1]), match[0]) for match in map(matcher.fullmatch, names) if match)
     first, last = (found[0][0], found[-1][0]) if found else (0, -1)
@@ -69,6 +68,21 @@ def numbered(pattern: str) -> list[str]:
             last,
         )
     return [str(folder / name) for _, name in found]
+
+
+def is_numbered(name: str, pattern: str) -> bool:
+    """Whether a file of this name is one of the pattern's.
+
+    >>> is_numbered("00007.png", "%05d.png"), is_numbered("cover.png", "%05d.png")
+    (True, False)
+    """
+    return _matcher(pattern).fullmatch(name) is not None
+
+
+def _matcher(pattern: str) -> re.Pattern[str]:
+    """What the names of a numbered pattern match, the number as their group."""
+    parts = _NUMBER.split(pattern)
+    return re.compile(re.escape(parts[0]) + r"(\d+)" + re.escape(parts[-1]))
 
 
 def _in_folder(path: str) -> list[str]:

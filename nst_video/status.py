@@ -76,7 +76,7 @@ def write_preview(output: str | os.PathLike[str], preview: str | os.PathLike[str
         )
     if os.path.realpath(target) == os.path.realpath(plan.output):
         raise UsageError(f"{target} is the output of that render and appears when it is complete; name another file")
-    check_output(target, source=plan.input, codec=options.codec, crf=options.crf, overwrite=overwrite)
+    check_output(target, sources=plan.sources, codec=options.codec, crf=options.crf, overwrite=overwrite)
     if digest(plan.input) != job.manifest.fingerprint["input"]:
         raise InputError(f"{plan.input} is no longer what is being rendered; its sound would not fit")
     if not job.done:

@@ -189,7 +189,8 @@ class VideoWriter:
         end: Fraction | float | None = None,
         music: Heard | None = None,
     ) -> None:
-        kind = check_output(path, source=info.path, codec=codec, crf=crf, preset=preset, overwrite=overwrite)
+        read = ((info.path, "the input itself"),)
+        kind = check_output(path, sources=read, codec=codec, crf=crf, preset=preset, overwrite=overwrite)
         self.path = os.fspath(path)
         self.size = size
         settings = {"codec": codec, "crf": crf, "preset": preset, "start": start, "end": end, "music": music}

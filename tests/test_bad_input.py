@@ -123,6 +123,20 @@ CASES = {
     "output is the input": Case("in.mp4 style.png in.mp4 -y", USAGE, "in.mp4 is the input itself"),
     "output is the input by another name": Case("in.mp4 style.png ./sub/../in.mp4 -y", USAGE, "is the input itself"),
     "output is the style": Case("in.mp4 style.png style.png -y --still 0", USAGE, "style.png is a style picture"),
+    "output is the music": Case("in.mp4 style.png taken.mp4 -y --music taken.mp4", USAGE, "taken.mp4 is the music"),
+    "output is a stem": Case(
+        "in.mp4 style.png taken.mp4 -y --music in.mp4 --stem drums=taken.mp4", USAGE, "taken.mp4 is a stem of the music"
+    ),
+    "output is the guide": Case("dream in.mp4 taken.mp4 -y --guide taken.mp4", USAGE, "taken.mp4 is the guide"),
+    "output is the file with the weights": Case(
+        "in.mp4 style.png taken.mp4 -y --weights taken.mp4", USAGE, "taken.mp4 is the file with the weights"
+    ),
+    "output has a picture that is the style": Case(
+        "in.mp4 sub/00001.png sub -y",
+        USAGE,
+        "sub is a style picture",
+        lambda folder: write_picture(folder / "sub" / "00001.png", picture(3)),
+    ),
     "unknown suffix": Case("in.mp4 style.png out.xyz", USAGE, "out.xyz: cannot write '.xyz'"),
     "unknown codec": Case("in.mp4 style.png out.mp4 --codec divx9", USAGE, "unknown codec 'divx9'"),
     "codec that the container cannot hold": Case("in.mp4 style.png out.webm --codec libx264", USAGE, ".webm"),
@@ -146,6 +160,17 @@ CASES = {
     "negative time": Case("in.mp4 style.png out.mp4 --start=-1", USAGE, "--start -1 is not allowed"),
     "report exists": Case("in.mp4 style.png out.mp4 --trace taken.mp4", USAGE, "taken.mp4 exists; give -y"),
     "report is the output": Case("in.mp4 style.png out.mp4 --trace out.mp4", USAGE, "out.mp4 is named twice"),
+    "report is the music": Case(
+        "in.mp4 style.png out.mp4 -y --music taken.mp4 --trace taken.mp4", USAGE, "taken.mp4 is named twice"
+    ),
+    "report is the guide": Case(
+        "dream in.mp4 out.mp4 -y --guide style.png --plot style.png", USAGE, "style.png is named twice"
+    ),
+    "report of a score is the file with the weights": Case(
+        "score in.mp4 in.mp4 --style style.png -y --weights taken.mp4 --csv taken.mp4",
+        USAGE,
+        "taken.mp4 is named twice",
+    ),
     "contact sheet that is no picture": Case(
         "in.mp4 style.png out.mp4 --contact-sheet sheet.pdf", USAGE, "sheet.pdf: cannot write a picture"
     ),

@@ -74,6 +74,11 @@ REFUSED = {
 }
 
 
+def read_from(path):
+    """What is told of the input that is read from a path."""
+    return [(str(path), "the input itself")]
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("case", REFUSED)
 def test_an_output_that_cannot_be_is_refused_before_any_work(tmp_path, clip, case, overwrite):
@@ -82,7 +87,7 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(tmp_path, clip, cas
     before = left_in(tmp_path)
     info = probe(clip)
     with pytest.raises(error, match=line) as caught:
-        check_output(path, source=clip, overwrite=overwrite, **options)
+        check_output(path, sources=read_from(clip), overwrite=overwrite, **options)
     assert "\n" not in str(caught.value)
     with pytest.raises(error, match=line):
         VideoWriter(path, info=info, size=SIZE, overwrite=overwrite, **options)
@@ -103,7 +108,7 @@ def test_an_existing_output_needs_leave_to_be_overwritten(tmp_path, clip):
 def test_a_folder_that_is_not_writable_is_refused(tmp_path, clip, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(ResourceError, match="is not writable"):
-        check_output(tmp_path / "out.mp4", source=clip)
+        check_output(tmp_path / "out.mp4", sources=read_from(clip))
 
 
 def test_odd_sizes_are_refused_where_the_pixel_format_has_none(tmp_path, clip):
@@ -347,8 +352,8 @@ def test_a_sequence_is_not_written_over_itself(tmp_path, clip):
     write(probe(clip), tmp_path / "in")
     for source, target in (("in", "in"), ("in/%05d.png", "in"), ("in/%05d.png", "in/%05d.png"), ("in", "in/%05d.png")):
         with pytest.raises(UsageError, match="input itself"):
-            check_output(tmp_path / target, source=tmp_path / source, overwrite=True)
-    assert check_output(tmp_path / "in" / "out_%05d.png", source=tmp_path / "in/%05d.png") == "sequence"
+            check_output(tmp_path / target, sources=read_from(tmp_path / source), overwrite=True)
+    assert check_output(tmp_path / "in" / "out_%05d.png", sources=read_from(tmp_path / "in/%05d.png")) == "sequence"
 
 
 def test_a_sequence_becomes_a_video_and_back(tmp_path, clip):

@@ -2,7 +2,7 @@
 
 import argparse
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +47,7 @@ def render(
     # OpenCV and PyAV come with these: not before the options are known to be right, and never for --help.
     from nst_video.codecs import output_kind
     from nst_video.pictures import picture_format
-    from nst_video.plan import make_plan
+    from nst_video.plan import make_plan, named_files, shares_of
     from nst_video.render import render_job, render_plan
     from nst_video.reports import check_reports, plot_of
     from nst_video.resume import left_by, open_job, tidy
@@ -59,7 +59,7 @@ def render(
     tidy(args.output)  # before anything is refused because the render it belonged to is complete
     check_reports(
         reports,
-        [args.input, args.output, *_files(styles)],
+        [args.output, *(file for file, _ in named_files(args.input, shares_of(styles, settings), settings))],
         overwrite=args.overwrite,
         plotting=bool(trace or plot),
         ours=left_by(reports, args.output),
@@ -92,10 +92,6 @@ def _draw(plan: "Plan", plot: Path | None) -> None:
     if plot is not None:
         plot_plan(plan, str(plot))
         say(f"{plot}: what changes")
-
-
-def _files(styles: "Sequence[StyleLike]") -> Iterable[str]:
-    return (str(style[0] if isinstance(style, tuple) else style) for style in styles)
 
 
 @contextmanager

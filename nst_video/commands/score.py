@@ -38,13 +38,14 @@ def run(words: Sequence[str], stopper: Stopper) -> int:
     """Score a rendered file and report."""
     args = make_parser().parse_args(words)
     options = given_options(args)
-    split_options(options)
+    settings = split_options(options)
     styles = [parse_style(text) for text in args.styles]
     if not styles:
         raise UsageError("score needs the style picture: --style FILE; see nst-video score --help")
     if args.reference < 0:
         raise UsageError(f"--reference {args.reference} is out of range; allowed 0 or more")
 
+    from nst_video.plan import named_files, style_shares
     from nst_video.plots import plot_score
     from nst_video.reports import check_reports
     from nst_video.score import score_video, write_csv
@@ -52,7 +53,7 @@ def run(words: Sequence[str], stopper: Stopper) -> int:
     reports = [Path(name) if name else None for name in (args.csv, args.plot)]
     check_reports(
         reports,
-        [args.input, args.output, *(file for file, _ in styles)],
+        [args.output, *(file for file, _ in named_files(args.input, style_shares(styles), settings))],
         overwrite=options["overwrite"],
         plotting=bool(args.plot),
     )
