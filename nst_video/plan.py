@@ -34,6 +34,7 @@ from nst_video.settings import GROUPS, Settings, groups_from_json
 from nst_video.shots import segments
 from nst_video.soundtrack import Heard, Song
 from nst_video.survey import Request, Survey, open_input, probe_input, with_duration
+from nst_video.tiles import overlap_of
 from nst_video.timeline import Timeline
 from nst_video.video import VideoInfo, check_output, scaled_size
 
@@ -339,7 +340,10 @@ def _check_look(settings: Settings) -> tuple[str, ...]:
     """The layers that painting needs, once nothing speaks against the encoder."""
     encoder, look = str(settings.effort.encoder), settings.look
     _check_distilled(settings)
-    return check_layers(encoder, (*look.content_layers, *look.style_layers))
+    layers = check_layers(encoder, (*look.content_layers, *look.style_layers))
+    if settings.effort.tile is not None:
+        overlap_of(encoder, layers)  # refuses networks of which tiles would not give the same picture
+    return layers
 
 
 def _check_dream(settings: Settings) -> tuple[str, ...]:

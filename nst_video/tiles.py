@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from nst_video.errors import UsageError
 from nst_video.layers import ENCODER_LAYERS, Layer, check_layers, find_layer
 
 MINIMAL_TILE = 256  # less would be mostly overlap
@@ -67,15 +68,27 @@ def stride_of(encoder: str, layer: str) -> int:
 
 
 def overlap_of(encoder: str, layers: Iterable[str]) -> int:
-    """Pixels that neighbouring tiles must share so that no place of these layers sees that it is in a tile.
+    """Pixels that neighbouring tiles must share so that no place of these layers sees that it is in a tile; UsageError
+    where `can_be_cut` says no.
 
     >>> overlap_of("vgg19", ["relu5_1", "relu4_2"]), overlap_of("slim", ["relu5_1"])
     (160, 128)
     """
     asked = tuple(layers)
     grid = grid_of(encoder, asked)
-    reach = max(_entry(encoder, layer).reach or 0 for layer in asked)
-    return 2 * -(-reach // grid) * grid
+    return 2 * -(-_reach(encoder, asked) // grid) * grid
+
+
+def _reach(encoder: str, layers: Iterable[str]) -> int:
+    """The most pixels that a place of these layers sees to each side."""
+    known = [_entry(encoder, layer).reach for layer in layers]
+    reaches = [reach for reach in known if reach is not None]
+    if len(reaches) < len(known):
+        raise UsageError(
+            f"--tile cannot be had with {encoder}: how far its layers see is not known, so the parts would not give "
+            "the same picture; leave it out and choose a smaller --size, or take --encoder vgg19"
+        )
+    return max(reaches)
 
 
 def _entry(encoder: str, layer: str) -> Layer:

@@ -14,6 +14,7 @@ from nst_video.pictures import write_picture
 from nst_video.plan import Plan, make_plan
 from nst_video.presets import balance_of
 from nst_video.shots import CutFinder, join_shots
+from nst_video.tiles import overlap_of
 
 UNEVEN = (0, 512, 700, 1900, 2000, 4096)
 
@@ -195,6 +196,16 @@ def test_a_plan_of_another_version_is_refused(clip, style):
 def test_what_a_distilled_network_cannot_do_is_refused(clip, style, effort, look, word):
     with pytest.raises(UsageError, match=f"{word} cannot be had from slim.*; add --encoder vgg19"):
         plan_of(clip, style, effort=effort, look=look)
+
+
+@pytest.mark.parametrize(("encoder", "layer"), [("googlenet", "inception_4c"), ("inception_v3", "mixed5")])
+def test_tiles_are_refused_where_they_would_not_give_the_same_picture(clip, style, encoder, layer):
+    look = LookOptions(content_layers=(layer,), style_layers=(layer,))
+    with pytest.raises(UsageError, match=rf"--tile cannot be had with {encoder}.*; leave it out"):
+        plan_of(clip, style, effort=EffortOptions(encoder=encoder, tile=512), look=look)
+    with pytest.raises(UsageError, match=f"--tile cannot be had with {encoder}"):
+        overlap_of(encoder, [layer])
+    assert plan_of(clip, style, effort=EffortOptions(encoder=encoder), look=look).effort.tile is None
 
 
 def test_flow_of_a_gpu_is_refused_where_there_is_none(clip, style):
