@@ -299,28 +299,49 @@ class Job:
         state = point.state if point.state is None or point.state.is_whole(self.folder) else None
         if state != point.state:
             lost.append(f"the checkpoint of {self.folder} is damaged or missing")
-        at, seen = list(point.at), list(point.seen)
-        kept: list[Sealed] = []
-        for number, lane in enumerate(self.plan.ranges):
-            own = [one for one in range(len(self.segments)) if lane.first <= self.segments[one][0] < lane.last]
-            stateless = lane.begins(at[number], self.plan.shots) or at[number] == lane.last
-            of_lane = [one for one in own if one in sealed]
-            if self._reached(own, sealed) < max(at[number], lane.first) or (state is None and not stateless):
-                # Back to where a shot begins after nothing but sealed segments, or to where the lane does.
-                of_lane = list(takewhile(lambda one: one in sealed, own))
-                ends = [lane.start, *(self.segments[one][1] for one in of_lane)]
-                at[number] = next(
-                    end for end in reversed(ends) if lane.begins(end, self.plan.shots) or end == lane.last
-                )
-                seen[number] = ()
-                lost = lost or [f"frames of {self.folder} are damaged or missing"]
-            kept += [sealed[one] for one in of_lane if self.segments[one][1] <= at[number]]
-        fresh = replace(point, at=tuple(at), seen=tuple(seen), state=state)
-        nothing = all(one == lane.start for one, lane in zip(at, self.plan.ranges, strict=True))
+        found = replace(point, state=state)
+        at, kept = list(point.at), list[Sealed]()
+        for number in range(len(at)):
+            at[number], whole, gone = self._settle_lane(number, found, sealed, at[number - 1])
+            kept += whole
+            if gone and not lost:
+                lost.append(f"frames of {self.folder} are damaged or missing")
         if lost:
-            self.record(sealed=tuple(kept), checkpoint=None if nothing else fresh)
+            seen = tuple(
+                seen if now == before else () for seen, now, before in zip(point.seen, at, point.at, strict=True)
+            )
+            nothing = all(one == lane.start for one, lane in zip(at, self.plan.ranges, strict=True))
+            self.record(sealed=tuple(kept), checkpoint=None if nothing else replace(found, at=tuple(at), seen=seen))
         self.sweep()
         return lost
+
+    def _settle_lane(
+        self, number: int, point: Checkpoint, sealed: Mapping[int, Sealed], before: int
+    ) -> tuple[int, list[Sealed], bool]:
+        """The next frame of a lane, the sealed segments before it, and whether frames had to be given up.
+
+        point: with no state where that is gone. sealed: those that are whole. before: the next frame of the lane before
+        it.
+        """
+        lane, at = self.plan.ranges[number], point.at[number]
+        own = [one for one, (first, _) in enumerate(self.segments) if lane.first <= first < lane.last]
+        stateless = lane.begins(at, self.plan.shots) or at == lane.last
+        if self._lacks_anchor(number, point, before):
+            at = lane.start
+        elif self._reached(own, sealed) < max(at, lane.first) or (point.state is None and not stateless):
+            # Back to where a shot begins after nothing but sealed segments, or to where the lane does.
+            ends = [lane.start, *(self.segments[one][1] for one in takewhile(lambda one: one in sealed, own))]
+            at = next(end for end in reversed(ends) if lane.begins(end, self.plan.shots) or end == lane.last)
+        kept = [sealed[one] for one in own if one in sealed and self.segments[one][1] <= at]
+        return at, kept, at != point.at[number]
+
+    def _lacks_anchor(self, number: int, point: Checkpoint, before: int) -> bool:
+        """Whether the first frame of a lane, as it was painted, is no longer there where the lane before it needs it:
+        it is part of the state for as long as that lane is not at its end. The first lane of all joins none.
+        """
+        lane, previous = self.plan.ranges[number], self.plan.ranges[number - 1]
+        wanted = lane.joins and point.at[number] > lane.first and before < previous.last
+        return wanted and (point.state is None or point.at[number - 1] == previous.last)
 
     def _is_whole(self, number: int, one: Sealed, lost: list[str]) -> bool:
         whole = one.is_whole(self.folder)

@@ -54,6 +54,15 @@ class _Painter:
         return self.state.state if isinstance(self.state, LaneState) else self.state
 
     @property
+    def waits(self) -> bool:
+        """Whether the next frame is to be drawn towards one that is not painted yet, as where the lane after this one
+        had to go back.
+        """
+        after = self.after
+        coming = after is not None and after.anchor is None and after.frame <= after.lane.first
+        return coming and toward(self.lane, self.frame) > 0
+
+    @property
     def standing(self) -> Standing:
         """What has to be kept to go on from here."""
         state = self._own_state
@@ -73,9 +82,9 @@ class _Work:
 def paint(
     plan: Plan, stylizer: FrameStylizer, feed: Feed, standings: Sequence[Standing]
 ) -> Generator[Round, None, None]:
-    """Rounds: in each, every lane that is not at its end paints its next frame, and those at which the same work is to
-    be done are one batch. Which these are depends on the plan alone, not on when the render was stopped, because the
-    size of a batch decides how sums are rounded.
+    """Rounds: in each, every lane that is not at its end and waits for no other paints its next frame, and those at
+    which the same work is to be done are one batch. Which these are depends on the plan alone, not on when the render
+    was stopped, because the size of a batch decides how sums are rounded.
     """
     graphs = Graphs()  # of what is done with painted frames
     with ExitStack() as stack:
@@ -85,7 +94,7 @@ def paint(
                 painters[number - 1].after = painter
             if painter.frame < painter.lane.last:
                 painter.frames = stack.enter_context(feed.frames(number, standing))
-        while active := [painter for painter in painters if painter.frame < painter.lane.last]:
+        while active := [one for one in painters if one.frame < one.lane.last and not one.waits]:
             groups = _groups(stylizer, [_work(plan, stylizer, painter) for painter in active])
             painted = [one for group in groups for one in _together(plan, stylizer, group, graphs)]
             _forget(painters)

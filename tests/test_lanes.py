@@ -311,10 +311,64 @@ def test_what_is_damaged_is_painted_again(opened, tmp_path, caplog, victim, how)
     spoil(path, how)
     run(opened())
     assert "damaged or missing; it is painted again" in caplog.text
-    pictures, pts = frames_of(tmp_path / "out.mp4")
-    assert pts == TIMES
-    originals, _ = frames_of(tmp_path / "in.mp4")
-    assert all(np.abs(a.astype(int) - b).mean() < 25 for a, b in zip(pictures, originals, strict=True))
+    run(opened("whole.mp4"))
+    assert_same(tmp_path / "out.mp4", tmp_path / "whole.mp4")
+
+
+def assert_same(one, other):
+    """Frame for frame, at the same times."""
+    (pictures, pts), (others, times) = frames_of(one), frames_of(other)
+    assert pts == times
+    assert [number for number in range(FRAMES) if not np.array_equal(pictures[number], others[number])] == []
+
+
+def in_lanes(job, *lanes):
+    """The job, before anything is painted, in these lanes."""
+    job.rewrite(replace(job.manifest, plan=replace(job.plan, lanes=lanes)))
+    return job
+
+
+# The second lane is at its end, or in its middle, when the first, which is drawn to its first frame, comes to its own.
+UNEQUAL = (Lane(0, 0, 14), Lane(12, 14, 18), Lane(16, 18, 24))
+# The second lane, which the first was drawn to, goes on when the first has been at its end for long.
+SHORT_AND_LONG = (Lane(0, 0, 6), Lane(4, 6, 24))
+
+
+@pytest.mark.parametrize(
+    ("lanes_now", "rounds", "victim"),
+    [
+        *((UNEQUAL, rounds, "state-*") for rounds in (2, 4, 7, 9, 13)),
+        (UNEQUAL, 9, "segment-00000.video"),
+        (SHORT_AND_LONG, 9, "segment-00000.video"),
+    ],
+)
+def test_what_a_lane_is_drawn_to_is_painted_again_where_it_is_lost(opened, tmp_path, lanes_now, rounds, victim):
+    run(in_lanes(opened(), *lanes_now), rounds)
+    (path,) = (tmp_path / "out.mp4.nst").glob(victim)
+    path.unlink()
+    run(opened())
+    run(in_lanes(opened("whole.mp4"), *lanes_now))
+    assert_same(tmp_path / "out.mp4", tmp_path / "whole.mp4")
+
+
+def test_a_lane_waits_for_what_it_is_drawn_to(tmp_path, style):
+    """A lane at a cut needs nothing of its past, but the one after it has to go back."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(FRAMES):
+        write_picture(folder / f"{number:03}.png", picture(number) if number < 11 else 255 - picture(number))
+
+    def opened(name):
+        return open_job(folder, style, tmp_path / name, machine=MachineOptions(lanes=2))
+
+    run(in_lanes(opened("out.mp4"), *UNEQUAL), 11)
+    (path,) = (tmp_path / "out.mp4.nst").glob("state-*")
+    path.unlink()
+    with opened("out.mp4") as job:
+        assert job.positions == (11, 12, 16)
+    run(opened("out.mp4"))
+    run(in_lanes(opened("whole.mp4"), *UNEQUAL))
+    assert_same(tmp_path / "out.mp4", tmp_path / "whole.mp4")
 
 
 def test_a_segment_that_was_sealed_before_an_earlier_one_is_not_lost(opened, tmp_path):
