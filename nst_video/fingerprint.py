@@ -69,8 +69,19 @@ def packages() -> dict[str, str]:
     return found
 
 
-def processor() -> str:
-    """What computes: its model where the system tells it, else its family. Others may round differently."""
+def processor(device: str) -> str:
+    """What computes where painting is done on `device`, which is there: the CPU, and the GPU if it is one. Others may
+    round differently.
+    """
+    if device == "cpu":
+        return _cpu()
+    from nst_video.machine import device_name  # imports torch
+
+    return f"{_cpu()} with {device_name(device)}"
+
+
+def _cpu() -> str:
+    """The CPU's model where the system tells it, else its family."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -100,7 +100,7 @@ def _begin(
     make_folder(folder)
     lock.take()
     names = tuple(os.path.realpath(report) for report in reports)
-    manifest = Manifest(print_of, encoding(plan.options), processor(), plan, command, names)
+    manifest = Manifest(print_of, encoding(plan.options), processor(plan.machine.device), plan, command, names)
     job = Job(folder, manifest, lock=lock)
     if folder.joinpath(MANIFEST).exists():
         folder.joinpath(MANIFEST).unlink()
@@ -192,19 +192,30 @@ def _check_ready(job: Job) -> None:
     plan = job.plan
     for loss in job.settle_start():
         log.warning("%s; it is painted again", loss)
+    if job.done < plan.frames:
+        _check_machine(job)
     check_disk(plan, job.folder.parent, done=job.done)
-    if job.manifest.processor != processor():
-        log.warning(
-            "begun on %s; on this %s the frames from here on may differ in their last bits",
-            job.manifest.processor,
-            processor(),
-        )
     if job.done < plan.frames and len(plan.ranges) > 1:
         log.info("resuming with %s of %s frames done", f"{job.done:,}", f"{plan.frames:,}")
     elif job.done < plan.frames:
         log.info("resuming at frame %s of %s", f"{job.done + 1:,}", f"{plan.frames:,}")
     else:
         log.info("all %s frames are painted; finishing %s", f"{plan.frames:,}", plan.output)
+
+
+def _check_machine(job: Job) -> None:
+    """Whether the device of the plan is there, and the machine that it was begun on."""
+    from nst_video.machine import devices  # imports torch
+
+    device, present = job.plan.machine.device, devices()
+    if device not in present:
+        raise UsageError(
+            f"{job.folder} was begun on {device}, which is not there; this machine has {', '.join(present)}. "
+            "Go on where that is, give --restart to begin anew, or another output"
+        )
+    then, now = job.manifest.processor, processor(device)
+    if then != now:
+        log.warning("begun on %s; on this %s the frames from here on may differ in their last bits", then, now)
 
 
 def _refusal(job: Job, changed: Sequence[str]) -> UsageError:

@@ -3,8 +3,10 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -15,6 +17,7 @@ from media import damage, make_video, number_of, packets_of, picture, spoil
 from nst_video import jobwriter, shots
 from nst_video.cli import main
 from nst_video.errors import InputError, ResourceError, Stopped, UsageError
+from nst_video.fingerprint import processor
 from nst_video.job import LEDGER, MANIFEST, Job, Ledger, Manifest, job_folder, read_job
 from nst_video.joblock import Holder, JobLock
 from nst_video.options import OutputOptions
@@ -293,9 +296,30 @@ def test_a_new_version_of_a_package_is_refused(opened, monkeypatch):
 
 def test_another_processor_is_remarked(opened, monkeypatch, caplog):
     run(opened(), 5)
-    monkeypatch.setattr("nst_video.resume.processor", lambda: "Abacus 9000")
+    monkeypatch.setattr("nst_video.resume.processor", lambda device: "Abacus 9000")
     run(opened())
     assert "on this Abacus 9000 the frames from here on may differ" in caplog.text
+
+
+def test_another_gpu_is_another_processor(monkeypatch):
+    monkeypatch.setattr("nst_video.machine.device_name", lambda device: f"the GPU {device}")
+    assert processor("cuda:1") == f"{processor('cpu')} with the GPU cuda:1"
+
+
+def test_a_device_that_is_gone_is_refused_where_frames_are_left(opened, clip, style, tmp_path, capsys):
+    run(opened(), 5)
+    job = read_job(tmp_path / "out.mp4")
+    plan = replace(job.plan, machine=replace(job.plan.machine, device="cuda:99"))
+    job.rewrite(replace(job.manifest, plan=plan))
+    before = contents(job.folder)
+    assert main([str(clip), str(style), str(tmp_path / "out.mp4")]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"nst was begun on cuda:99, which is not there; this machine has .*cpu\. Go on where", last)
+    assert contents(job.folder) == before
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "lock"}
 
 
 def test_a_file_that_appeared_meanwhile_is_not_replaced(opened, tmp_path):
@@ -477,11 +501,10 @@ def test_a_preview_has_neither_the_outputs_name_nor_the_sound_of_another_file(op
 
 def test_another_codec_that_is_refused_leaves_a_kept_job_as_it_was(opened, tmp_path):
     run(opened(keep_job=True, lossless=True))
-    before = {path.name: path.read_bytes() for path in (tmp_path / "out.mp4.nst").iterdir() if path.name != "lock"}
+    before = contents(tmp_path / "out.mp4.nst")
     with pytest.raises(UsageError, match="exists; give -y"):
         opened(lossless=True, keep_job=True, crf=30)
-    after = {path.name: path.read_bytes() for path in (tmp_path / "out.mp4.nst").iterdir() if path.name != "lock"}
-    assert after == before
+    assert contents(tmp_path / "out.mp4.nst") == before
 
 
 @pytest.mark.parametrize("name", ["out.gif", "frames"])
