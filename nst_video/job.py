@@ -5,7 +5,7 @@ with.
             ledger.json              what is finished: sealed segments and their hashes, the checkpoint
             segment-00003.video      a sealed segment: encoded packets, and the rows of its frames
             segment-00004.frames     an open segment, one of each lane: its frames without loss, as they are painted
-            state-00001210.safetensors   what the last frame of each lane left for the next
+            state-5ef1a09cd3b7e642.safetensors   what the last frame of each lane left for the next
             pair-00000400.png        a frame beside its painted one, small, for the contact sheet
             lock                     who works on it
 

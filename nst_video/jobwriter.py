@@ -2,6 +2,7 @@
 is made of them.
 """
 
+import hashlib
 import logging
 import os
 import threading
@@ -85,6 +86,7 @@ class JobWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._sealer.give_up()  # first: the thread may wait for it to have room
         self._channel.close()
         self._thread.join()
         self._sealer.leave()
@@ -153,9 +155,11 @@ class JobWriter:
             log.sync()
         state, before = None, self.job.ledger.checkpoint
         if moment.state is not None:
-            path = self.job.path(f"state-{sum(moment.at):08}.safetensors")
-            write_whole(path, moment.state.to_bytes())
-            state = KeptFile.of(path)
+            content = moment.state.to_bytes()
+            # Of another state, as where a lane went back, another name: the one before counts until the ledger says so.
+            digest = hashlib.sha256(content).hexdigest()
+            state = KeptFile(f"state-{digest[:16]}.safetensors", digest)
+            write_whole(self.job.path(state.name), content)
         self.job.record(checkpoint=Checkpoint(moment.at, moment.seconds, state, moment.seen))
         if before is not None and before.state is not None and before.state != state:
             self.job.path(before.state.name).unlink(missing_ok=True)
@@ -214,9 +218,12 @@ class _Sealer:
             future.result()
         self._pool.shutdown()
 
-    def leave(self) -> None:
-        """Give up; what is not sealed is by the next process."""
+    def give_up(self) -> None:
+        """Break off whatever is being sealed; what is not sealed is by the next process."""
         self._left = True
+
+    def leave(self) -> None:
+        """Wait until the threads have ended."""
         self._pool.shutdown(cancel_futures=True)
 
     def _encode_anew(self) -> None:

@@ -5,7 +5,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from dataclasses import replace
 from fractions import Fraction
 
@@ -28,6 +30,7 @@ from nst_video.resources import disk_needed
 from nst_video.resume import open_job
 from nst_video.shots import segments
 from nst_video.status import gather, write_preview
+from nst_video.stopping import Terminated
 from nst_video.stylizer import State, StepReport
 from nst_video.video import VideoReader
 
@@ -245,6 +248,34 @@ def test_what_is_damaged_is_painted_again(opened, tmp_path, caplog, victim, how)
     run(opened())
     assert "damaged or missing; it is painted again" in caplog.text
     assert np.array_equal(frames_of(tmp_path / "out.mp4")[0], run_whole(opened, tmp_path))
+
+
+def test_a_second_signal_waits_for_no_segment(opened, tmp_path, monkeypatch):
+    """Segments take long to encode, so that the thread that keeps frames waits for room among them."""
+    taken = []
+
+    def slowly(*args, stopped, **settings):
+        until = time.monotonic() + 20
+        while time.monotonic() < until and not stopped():
+            time.sleep(0.01)
+        taken.append(stopped())
+
+    def interrupt(progress):
+        if progress.done == 20:
+            time.sleep(0.5)
+            begun.append(time.monotonic())
+            raise Terminated(signal.SIGINT)
+
+    begun = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # one segment at a time
+    monkeypatch.setattr(jobwriter, "encode_segment", slowly)
+    with opened() as job, pytest.raises(Terminated):
+        render_job(job, Echo(), progress=interrupt)
+    assert time.monotonic() - begun[0] < 2
+    assert taken
+    assert all(taken)
+    monkeypatch.undo()
+    assert read_job(tmp_path / "out.mp4").done >= 18
 
 
 # ---------------------------------------------------------------------------------------------- what is refused

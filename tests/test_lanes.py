@@ -23,6 +23,7 @@ from nst_video.controls import Controls
 from nst_video.errors import Stopped, UsageError
 from nst_video.graphs import Graphs
 from nst_video.job import read_job
+from nst_video.jobwriter import JobWriter, Moment
 from nst_video.lanes import Lane, lanes_of, toward
 from nst_video.motion import Flows, MotionWindow
 from nst_video.options import CoherenceOptions, EffortOptions, MachineOptions, OutputOptions
@@ -34,12 +35,13 @@ from nst_video.reports import writing_trace
 from nst_video.resume import open_job
 from nst_video.score import score_video
 from nst_video.settings import DREAM, split_options
+from nst_video.states import pack
 from nst_video.status import gather, playable, write_preview
 from nst_video.stepdown import Frugal
 from nst_video.stepreport import StepReport, batch_report
 from nst_video.stylizer import State, Stylizer
 from nst_video.upcoming import Feed
-from nst_video.video import VideoReader
+from nst_video.video import VideoReader, probe
 
 FRAMES = 24
 TIMES = tuple(number * 512 for number in range(FRAMES))
@@ -369,6 +371,17 @@ def test_a_lane_waits_for_what_it_is_drawn_to(tmp_path, style):
     run(opened("out.mp4"))
     run(in_lanes(opened("whole.mp4"), *UNEQUAL))
     assert_same(tmp_path / "out.mp4", tmp_path / "whole.mp4")
+
+
+def test_states_of_as_many_frames_do_not_replace_each_other(opened, clip):
+    """As where one lane went back and the others went on."""
+    with opened() as job, JobWriter(job, probe(clip)) as writer:
+        for value, at in enumerate([(2, 8, 14), (1, 9, 14)]):
+            writer.keep(Moment(at, 0.0, pack(torch.tensor([value])), ((), (), ())))
+        writer.finish()
+        (path,) = job.folder.glob("state-*")
+        assert path.name == job.ledger.checkpoint.state.name
+        assert job.ledger.checkpoint.state.is_whole(job.folder)
 
 
 def test_a_segment_that_was_sealed_before_an_earlier_one_is_not_lost(opened, tmp_path):
