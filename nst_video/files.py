@@ -5,7 +5,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nst_video.errors import ResourceError
@@ -15,6 +15,8 @@ NOTHING_KEPT = "; nothing was kept"  # ends the message of a failure after which
 
 # What a full, failing or closed disk is called by the system; "file too large" is a quota's way of saying so.
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
+
+_FAILING = DISK_ERRORS - {errno.EACCES, errno.EPERM}  # whatever is tried; those two may only mean links
 
 
 def temporary(target: Path) -> Path:
@@ -63,18 +65,27 @@ def settle_new(part: Path, names: Iterable[Path]) -> Path:
     for name in names:
         try:
             os.link(part, name)
-            part.unlink()
         except FileExistsError:
             continue
-        except OSError:  # a disk without links: the name is taken by an empty file first
+        except OSError as error:
+            if error.errno in _FAILING:
+                raise
+            # A disk without links: the name is taken by an empty file first.
             try:
                 os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
             except FileExistsError:
                 continue
             os.replace(part, name)
+        discard(part)
         sync_folder(name.parent)
         return name
     raise FileExistsError(errno.EEXIST, "every name is taken", str(part))
+
+
+def discard(part: Path) -> None:
+    """Removes a temporary file, if it is there and the disk lets go of it."""
+    with suppress(OSError):
+        part.unlink(missing_ok=True)
 
 
 def write_whole(target: Path, content: bytes) -> None:

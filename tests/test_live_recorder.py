@@ -1,5 +1,6 @@
 """Recordings and snapshots of a live session: true times, nothing replaced, nothing lost."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from live_tools import SIZE, shown, wait_for
 
 from nst_video.errors import ResourceError, UsageError
+from nst_video.files import settle_new
 from nst_video.live import recorder as module
 from nst_video.live.desk import Desk, View
 from nst_video.live.outputs import Facts
@@ -268,6 +270,51 @@ def test_snapshots_are_the_picture_and_never_replace_one(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["live-2.png", "live.png"]
     assert np.array_equal(read_picture(tmp_path / "live.png"), pictures[0].rgb)
     assert np.array_equal(read_picture(tmp_path / "live-2.png"), pictures[1].rgb)
+
+
+def link_refused(number):
+    """os.link as it is where the disk answers with this error."""
+
+    def link(source, target):
+        raise OSError(number, os.strerror(number), str(target))
+
+    return link
+
+
+def test_a_disk_that_lets_nothing_go_takes_a_file_once(tmp_path, monkeypatch):
+    """As a folder that may only be added to: links can be made there, and not removed."""
+
+    def keep(path, missing_ok=False):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    part = tmp_path / ".part"
+    part.write_bytes(b"picture")
+    monkeypatch.setattr(Path, "unlink", keep)
+    names = [tmp_path / "a.png", tmp_path / "b.png"]
+    assert settle_new(part, names) == names[0]
+    assert names[0].read_bytes() == b"picture"
+    assert not names[1].exists()
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_disk_without_links_takes_a_file_under_the_next_free_name(tmp_path, monkeypatch, number):
+    part = tmp_path / ".part"
+    part.write_bytes(b"picture")
+    (tmp_path / "a.png").write_bytes(b"mine")
+    monkeypatch.setattr(os, "link", link_refused(number))
+    assert settle_new(part, [tmp_path / "a.png", tmp_path / "b.png"]) == tmp_path / "b.png"
+    assert (tmp_path / "a.png").read_bytes() == b"mine"
+    assert (tmp_path / "b.png").read_bytes() == b"picture"
+    assert not part.exists()
+
+
+def test_a_full_disk_is_not_taken_for_one_without_links(tmp_path, monkeypatch):
+    part = tmp_path / ".part"
+    part.write_bytes(b"picture")
+    monkeypatch.setattr(os, "link", link_refused(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left on device"):
+        settle_new(part, [tmp_path / "a.png"])
+    assert os.listdir(tmp_path) == [".part"]
 
 
 def test_a_snapshot_that_cannot_be_written_is_told(tmp_path):

@@ -19,7 +19,7 @@ import numpy as np
 from nst_video.codecs import CONTAINERS, check_output
 from nst_video.color_tags import SRGB
 from nst_video.errors import NstVideoError, ResourceError, UsageError
-from nst_video.files import NOTHING_KEPT, disk_errors, settle_new, temporary
+from nst_video.files import NOTHING_KEPT, discard, disk_errors, settle_new, temporary
 from nst_video.live.desk import Desk
 from nst_video.live.frames import Shown
 from nst_video.live.outputs import Facts
@@ -246,8 +246,8 @@ def _publish(part: Path, target: Path, pts: list[int]) -> Path:
                 raise ResourceError(f"{target} did not verify: its frames do not read back at their times")
             name = settle_new(copied, numbered(target))
     finally:
-        copied.unlink(missing_ok=True)
-    part.unlink()
+        discard(copied)
+    discard(part)
     return name
 
 
@@ -308,4 +308,4 @@ class Snapshots:
             self.message = f"no snapshot: {error}"
             log.warning("%s", self.message)
         finally:
-            part.unlink(missing_ok=True)
+            discard(part)
