@@ -6,6 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+from nst_video.plain import fraction_of
 from nst_video.schedules import EXAMPLE, ScheduleError, is_schedule, parse_schedule
 
 
@@ -200,10 +201,7 @@ class Rate:
 
     def parse(self, text: str) -> Fraction:
         """Text as typed -> frames/s; ValueError where it is no number."""
-        try:
-            return Fraction(text)
-        except ZeroDivisionError:
-            raise ValueError(text) from None
+        return fraction_of(text.strip())
 
     def accepts(self, value: object) -> bool:
         """Whether the value is a rate that a video can have."""

@@ -1,7 +1,26 @@
 """Frozen dataclasses as plain JSON types and back: tuples as lists, fractions as text."""
 
+import re
 from fractions import Fraction
 from typing import Any
+
+_DIGITS = r"\d{1,100}"
+_EXACT = re.compile(rf"-?(?:{_DIGITS}(?:\.(?:{_DIGITS})?|/{_DIGITS})?|\.{_DIGITS})", re.ASCII)
+
+
+def fraction_of(text: str) -> Fraction:
+    """A number such as 25, 23.976 or 24000/1001, as `plain` and people write it; ValueError for any other text: of an
+    exponent, which Fraction takes as well, a few characters are work for minutes.
+
+    >>> fraction_of("24000/1001"), fraction_of("2.5")
+    (Fraction(24000, 1001), Fraction(5, 2))
+    """
+    if _EXACT.fullmatch(text) is None:
+        raise ValueError(f"{text[:60]!r} is no exact number")
+    try:
+        return Fraction(text)
+    except ZeroDivisionError:
+        raise ValueError(f"{text[:60]!r} is no exact number") from None
 
 
 def plain(value: Any) -> Any:

@@ -28,7 +28,7 @@ from nst_video.music.conduct import conduct
 from nst_video.music.drives import parse_drives
 from nst_video.music.options import MusicOptions
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, MachineOptions, OutputOptions
-from nst_video.plain import plain, tuples
+from nst_video.plain import fraction_of, plain, tuples
 from nst_video.presets import Balance, balance_of
 from nst_video.settings import GROUPS, Settings, groups_from_json
 from nst_video.shots import segments
@@ -127,9 +127,8 @@ class Plan:
         styles = tuple(Style(**style) for style in data["styles"])
         lanes = tuple(Lane(**lane) for lane in data.get("lanes", ()))
         song = Song.from_json(data["song"]) if data.get("song") else None
-        return cls(
-            **rest | made | {"styles": styles, "time_base": Fraction(data["time_base"]), "song": song, "lanes": lanes}
-        )
+        time_base = fraction_of(data["time_base"])
+        return cls(**rest | made | {"styles": styles, "time_base": time_base, "song": song, "lanes": lanes})
 
     def heard(self, info: VideoInfo, frames: int | None = None) -> Heard | None:
         """The music under the first `frames` (None: all) of the render; info: what probe found in the input."""

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from nst_video.color_tags import HDR_TRANSFERS, SRGB, UNSPECIFIED, ColorTags, resolve_tags
 from nst_video.errors import InputError
 from nst_video.pictures import DEFAULT_MAX_PIXELS
-from nst_video.plain import plain, tuples
+from nst_video.plain import fraction_of, plain, tuples
 from nst_video.sequences import Sequence, find_sequence
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class VideoInfo:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "VideoInfo":
         """What `to_json` wrote."""
-        exact = {name: Fraction(data[name]) for name in _FRACTIONS if data[name] is not None}
+        exact = {name: fraction_of(data[name]) for name in _FRACTIONS if data[name] is not None}
         return cls(
             **tuples(data)
             | exact
@@ -116,7 +116,8 @@ class VideoInfo:
                 "color": ColorTags(**data["color"]),
                 "streams": tuple(StreamInfo(**stream) for stream in data["streams"]),
                 "chapters": tuple(
-                    Chapter(Fraction(one["start"]), Fraction(one["end"]), one["title"]) for one in data["chapters"]
+                    Chapter(fraction_of(one["start"]), fraction_of(one["end"]), one["title"])
+                    for one in data["chapters"]
                 ),
             }
         )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nst_video.expressions import Expression
 
 LONGEST = 100_000  # characters
+LONGEST_NUMBER = 30  # characters of when a keyframe is
 EXAMPLE = "'0:0.5, 2s:1.5, 8b:0.2'"
 UNITS = {"": "frames", "f": "frames", "s": "seconds", "b": "beats"}
 EASINGS: dict[str, Callable[[float], float]] = {
@@ -277,6 +278,8 @@ class _Scanner:
         if match is None:
             raise self._error("expected when: a frame such as 30, seconds such as 2.5s, or beats such as 8b")
         start, self.place = self.place, match.end()
+        if len(match[0]) > LONGEST_NUMBER:
+            raise self._error(f"this number has more than {LONGEST_NUMBER} characters", start)
         at = Fraction(match[0])
         word = _WORD.match(self.text, self.place)
         unit = word[0] if word else ""

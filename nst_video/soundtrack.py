@@ -15,6 +15,7 @@ from av.container import InputContainer, OutputContainer
 
 from nst_video.errors import InputError
 from nst_video.music.sound import check_decoded, open_sound, sound_stream
+from nst_video.plain import fraction_of
 from nst_video.probe import VideoInfo, unit
 from nst_video.streams import BIT_RATE_OF_A_CHANNEL, LAYOUTS, Companions
 from nst_video.treatments import HOLDS, codec_of, describe, is_known
@@ -50,7 +51,7 @@ class Song:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Song":
         """What `plain` made of its fields."""
-        return cls(**data | {name: Fraction(data[name]) for name in ("seconds", "packet", "begin")})
+        return cls(**data | {name: fraction_of(data[name]) for name in ("seconds", "packet", "begin")})
 
 
 @dataclass(frozen=True)

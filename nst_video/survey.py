@@ -23,7 +23,7 @@ from nst_video.dreaming.specs import GUIDE_SIDE
 from nst_video.errors import InputError, UsageError
 from nst_video.options import OutputOptions
 from nst_video.pictures import DEFAULT_MAX_PIXELS, PICTURE_SUFFIXES, picture_size, read_picture
-from nst_video.plain import plain, tuples
+from nst_video.plain import fraction_of, plain, tuples
 from nst_video.sequences import is_pattern
 from nst_video.shots import CutFinder
 from nst_video.soundtrack import Heard, Song, make_companions
@@ -61,7 +61,7 @@ class Request:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Request":
         """What `to_json` wrote."""
-        exact = {"options": OutputOptions(**tuples(data["options"])), "music_start": Fraction(data["music_start"])}
+        exact = {"options": OutputOptions(**tuples(data["options"])), "music_start": fraction_of(data["music_start"])}
         return cls(**tuples(data) | exact)
 
 
@@ -85,7 +85,7 @@ class Survey:
     def from_json(cls, data: dict[str, Any]) -> "Survey":
         """What `to_json` wrote."""
         song = data["song"] and Song.from_json(data["song"])
-        return cls(Fraction(data["time_base"]), tuple(data["pts"]), tuples(data["shots"]), song)
+        return cls(fraction_of(data["time_base"]), tuple(data["pts"]), tuples(data["shots"]), song)
 
 
 def probe_input(path: str | os.PathLike[str], options: OutputOptions) -> VideoInfo:

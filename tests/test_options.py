@@ -32,6 +32,7 @@ REFUSED = {
     "negative time": ({"end": -1}, "--end -1 is not allowed"),
     "rate": ({"rate": "0"}, "--rate 0 is not allowed; allowed above 0 to 1000 frames/s, such as 25 or 24000/1001"),
     "endless rate": ({"rate": "1/0"}, "--rate 1/0 is not allowed"),
+    "rate with an exponent": ({"rate": "1e999999999"}, "--rate 1e999999999 is not allowed"),
     "start after end": ({"start": 3, "end": 2}, "--start 3 is not before --end 2; allowed start < end"),
     "still and start": ({"still": 1, "start": 0}, "--still renders one frame; it cannot be combined with"),
     "flag": ({"keep_colors": "yes"}, "--keep-colors yes is not allowed; allowed True or False"),

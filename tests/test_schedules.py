@@ -159,6 +159,8 @@ WRONG = {
     "0:(t), 9:1 ease": (11, "the keyframe before is an expression"),
     "0:(1+2": (2, "not closed"),
     "0:1e999": (2, "too large"),
+    "9" * 5000 + ":1": (0, "more than 30 characters"),
+    "0:1, 0." + "1" * 5000 + "s:1": (5, "more than 30 characters"),
     "0:(sin(t)": (2, "not closed"),
     "0:(1.5*sni(t))": (7, "unknown function 'sni'"),
     "0:(1.5*x)": (7, "unknown name 'x'"),

@@ -18,7 +18,7 @@ from av.container import InputContainer
 
 from nst_video.errors import InputError
 from nst_video.pictures import DEFAULT_MAX_PIXELS
-from nst_video.plain import plain
+from nst_video.plain import fraction_of, plain
 from nst_video.probe import VIDEO_FORMATS, open_media, unit
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class SoundRequest:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "SoundRequest":
         """What `to_json` wrote."""
-        exact = {name: Fraction(data[name]) for name in ("zero", "start", "seconds") if data[name] is not None}
+        exact = {name: fraction_of(data[name]) for name in ("zero", "start", "seconds") if data[name] is not None}
         return cls(**data | exact)
 
 
