@@ -1,5 +1,7 @@
 """Which device, number format and threads a render uses."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -31,6 +33,22 @@ def resolve_machine(options: MachineOptions) -> MachineOptions:
         raise UsageError(f"--device {options.device} is not there; this machine has {', '.join(present)}")
     precision = _natural_precision(asked) if options.precision == "auto" else options.precision
     return replace(options, device=asked, precision=precision, threads=options.threads or torch.get_num_threads())
+
+
+@contextmanager
+def computing(threads: int | None) -> Iterator[None]:
+    """torch computes with so many threads (None: with as many as before), and the same way each time; afterwards it is
+    as it was.
+    """
+    before, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    picks = cudnn.deterministic
+    torch.set_num_threads(threads or before)
+    cudnn.deterministic = True  # the same seed gives the same frames; the default may pick by timing
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        cudnn.deterministic = picks
 
 
 def _natural_precision(device: str) -> str:

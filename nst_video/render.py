@@ -200,15 +200,12 @@ def _render(
     stop: Callable[[], bool] | None,
 ) -> Result:
     """Every frame that the sink lacks, through the stylizer into the sink."""
-    import torch
-
+    from nst_video.machine import computing
     from nst_video.painting import paint
 
-    torch.set_num_threads(plan.machine.threads or torch.get_num_threads())
-    torch.backends.cudnn.deterministic = True  # the same seed gives the same frames; the default may pick by timing
     rows = [report_of(row) for row in sink.rows()]
     resumed, stopped = len(rows), stop or (lambda: False)
-    with _memory_errors(plan), sink:
+    with _memory_errors(plan), computing(plan.machine.threads), sink:
         begun = time.perf_counter()
         if resumed < plan.frames:
             stylizer = stylizer or Frugal(plan, make_stylizer, sink.replan)

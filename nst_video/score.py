@@ -25,6 +25,7 @@ from nst_video.encoders import Encoder, load_encoder
 from nst_video.errors import InputError, UsageError
 from nst_video.guarded import look as look_at
 from nst_video.losses import gram
+from nst_video.machine import computing
 from nst_video.measures import (
     CONTENT_LAYER,
     LAYERS,
@@ -257,16 +258,17 @@ def score_video(
         UsageError: an unknown option, or one out of range.
     """
     plan = _plan(input, output, style, options)
-    judge = _judge(plan, encoder)
-    pairs = sample_pairs(plan.shots, reference)
-    if pairs and paint is None:
-        paint = independent_painter(make_stylizer(plan), plan.machine.device, plan.curves)
-    samples = _samples(plan, {t - back for t in pairs for back in (0, 1)}, paint)
-    rows = []
-    for row in score_rows(samples, judge, true_flow=true_flow, network_every=network_every):
-        rows.append(row)
-        if progress is not None:
-            progress(len(rows), plan.frames)
+    with computing(plan.machine.threads):
+        judge = _judge(plan, encoder)
+        pairs = sample_pairs(plan.shots, reference)
+        if pairs and paint is None:
+            paint = independent_painter(make_stylizer(plan), plan.machine.device, plan.curves)
+        samples = _samples(plan, {t - back for t in pairs for back in (0, 1)}, paint)
+        rows = []
+        for row in score_rows(samples, judge, true_flow=true_flow, network_every=network_every):
+            rows.append(row)
+            if progress is not None:
+                progress(len(rows), plan.frames)
     return summarise(rows)
 
 
@@ -294,7 +296,6 @@ def _plan(
 
 def _judge(plan: Plan, encoder: Encoder | None) -> Judge:
     device = plan.machine.device
-    torch.set_num_threads(plan.machine.threads or torch.get_num_threads())
     return make_judge(
         encoder or load_encoder("vgg19", LAYERS, device=device),
         [(read_picture(share.path, max_pixels=plan.options.max_pixels), share.weight) for share in plan.styles],

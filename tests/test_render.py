@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -312,6 +313,25 @@ def test_the_whole_of_it(painted, tmp_path):
 def test_the_same_seed_gives_the_same_frames(painted, clip, style, tmp_path):
     stylize(clip, style, tmp_path / "again.mp4", **FAST)
     assert np.array_equal(frames_of(tmp_path / "out.mp4")[0], frames_of(tmp_path / "again.mp4")[0])
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_torch_computes_as_before_when_a_render_is_over(plan, ends):
+    before = torch.get_num_threads(), torch.backends.cudnn.deterministic
+
+    class Looking(Identity):
+        def step(self, *given):
+            during.append((torch.get_num_threads(), torch.backends.cudnn.deterministic))
+            if not ends:
+                raise RuntimeError("broken")
+            return super().step(*given)
+
+    during = []
+    plan = replace(plan, machine=replace(plan.machine, threads=before[0] + 1))
+    with nullcontext() if ends else pytest.raises(RuntimeError, match="broken"):
+        render_plan(plan, Looking())
+    assert set(during) == {(before[0] + 1, True)}
+    assert (torch.get_num_threads(), torch.backends.cudnn.deterministic) == before
 
 
 def test_several_styles_and_a_still(clip, style, tmp_path):

@@ -14,6 +14,7 @@ from nst_video.colors import to_image
 from nst_video.encoders import load_encoder
 from nst_video.errors import InputError, UsageError
 from nst_video.losses import relative_style
+from nst_video.machine import computing
 from nst_video.measures import LAYERS, FrameScore, summarise
 from nst_video.objective import style_statistics
 from nst_video.pictures import write_picture
@@ -297,7 +298,8 @@ def test_files_score_as_their_frames_do(files, tmp_path, encoder):
         source, result, tmp_path / "style.png", network_every=4, threads=1, progress=lambda *counts: done.append(counts)
     )
     style = [(texture(7, blur=1.5), 1.0)]
-    of_frames = score_frames(inputs, outputs, style, encoder, shots=(0, 6), network_every=4)
+    with computing(1):
+        of_frames = score_frames(inputs, outputs, style, encoder, shots=(0, 6), network_every=4)
     assert of_files.to_json() == of_frames.to_json()
     assert [row.seconds for row in of_files.rows] == pytest.approx([t / 25 for t in range(12)])
     assert done == [(t + 1, 12) for t in range(12)]
