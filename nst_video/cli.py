@@ -41,5 +41,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _complain(words: Sequence[str], message: str, code: int, detail: str = "") -> int:
     if "--debug" in words:
         traceback.print_exc()
-    say("\n".join([f"error: {' '.join(message.split())}", *detail.splitlines()]))
+    say(f"error: {' '.join(message.split())}", *detail.splitlines())
     return code

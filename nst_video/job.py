@@ -28,7 +28,7 @@ from typing import Any, Self
 import numpy as np
 
 from nst_video.codecs import output_kind
-from nst_video.errors import InputError, ResourceError
+from nst_video.errors import InputError, ResourceError, UsageError
 from nst_video.files import JOB_SUFFIX, sync_folder, write_whole
 from nst_video.joblock import NAME as LOCK
 from nst_video.joblock import JobLock
@@ -145,7 +145,7 @@ class Manifest:
                 raise InputError(f"{path} is of another version of this program; use that one, or give --restart")
             plan = Plan.from_json(data["plan"])
             return Manifest(**{**data, "plan": plan, "reports": tuple(data["reports"])})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise InputError(f"{path} is damaged; give --restart to begin anew") from error
 
 
@@ -426,6 +426,9 @@ def _delete(path: Path) -> None:
 
 
 def _file(data: Mapping[str, str] | None) -> KeptFile | None:
+    """A file of the folder; ValueError for a name that leads out of it."""
+    if data is not None and os.path.basename(data["name"]) != data["name"]:
+        raise ValueError(f"{data['name']} is not in the folder")
     return None if data is None else KeptFile(**data)
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,9 +20,20 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def say(line: str) -> None:
-    """A line on stderr, where everything goes that is not a result."""
-    print(f"nst-video: {line}", file=sys.stderr, flush=True)
+def printable(text: str) -> str:
+    """The text with nothing in it that a terminal would obey: names of files, and what a job says of itself, may have
+    been made by somebody else.
+
+    >>> printable("out" + chr(27) + "[2J.mp4")
+    'out?[2J.mp4'
+    """
+    return "".join(char if char.isprintable() or unicodedata.category(char) == "Zs" else "?" for char in text)
+
+
+def say(*lines: str) -> None:
+    """A line on stderr, where everything goes that is not a result, and more that belong to it."""
+    text = "\n".join(map(printable, lines))
+    print(f"nst-video: {text}", file=sys.stderr, flush=True)
 
 
 def tell(line: str) -> None:
@@ -36,7 +48,7 @@ def print_json(facts: Mapping[str, object]) -> None:
 
 def print_lines(lines: Iterable[str]) -> None:
     """A result for people, on stdout."""
-    print("\n".join(lines))
+    print("\n".join(map(printable, lines)))
 
 
 @contextmanager
@@ -84,7 +96,7 @@ class _Lines(logging.Handler):
         from tqdm import tqdm
 
         level = f"{record.levelname.lower()}: " if record.levelno > logging.INFO else ""
-        line = level + record.getMessage()
+        line = level + printable(record.getMessage())
         if line not in self.shown:
             self.shown.add(line)
             tqdm.write(f"nst-video: {line}", file=sys.stderr)

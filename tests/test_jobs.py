@@ -380,6 +380,36 @@ def test_a_damaged_manifest_or_ledger_is_one_line(opened, tmp_path, name, conten
     assert run(opened(restart=True)).steps == FRAMES
 
 
+@pytest.mark.parametrize("name", ["../outside", "sub/outside", "{}/outside"])
+@pytest.mark.parametrize("of", ["state", "segment"])
+def test_names_of_a_ledger_do_not_leave_the_folder(opened, tmp_path, capsys, name, of):
+    run(opened(), 10)
+    folder = tmp_path / "out.mp4.nst"
+    facts = json.loads((folder / LEDGER).read_text())
+    entry = facts["checkpoint"]["state"] if of == "state" else facts["sealed"][0]["video"]
+    content = (folder / entry["name"]).read_bytes()  # the right one, so that its hash is no reason to refuse it
+    entry["name"] = name.format(tmp_path)
+    outside = folder / entry["name"]
+    outside.parent.mkdir(exist_ok=True)
+    outside.write_bytes(content)
+    (folder / LEDGER).write_text(json.dumps(facts))
+    assert main([str(tmp_path / "in.mp4"), str(tmp_path / "style.png"), str(tmp_path / "out.mp4")]) == 3
+    assert capsys.readouterr().err.endswith("ledger.json is damaged; give --restart to begin anew\n")
+    assert outside.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "change", [{"time_base": "1e999999999"}, {"time_base": "1/0"}, {"options": {"rate": "1e999999999"}}]
+)
+def test_a_number_that_would_take_for_ever_is_damage(opened, tmp_path, change):
+    run(opened(), 5)
+    path = tmp_path / "out.mp4.nst" / MANIFEST
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps(facts | {"plan": facts["plan"] | change}))
+    with pytest.raises(InputError, match="damaged; give --restart"):
+        opened()
+
+
 # ---------------------------------------------------------------------------------------------- two processes
 
 
@@ -562,6 +592,15 @@ def test_status_of_a_running_render(opened, tmp_path):
 def test_status_without_a_render_is_one_line(tmp_path, capsys):
     assert main(["status", str(tmp_path / "out.mp4")]) == 3
     assert "there is no unfinished render of" in capsys.readouterr().err
+
+
+def test_status_shows_nothing_that_a_terminal_obeys(opened, tmp_path, capsys):
+    run(opened(), 10)
+    job = read_job(tmp_path / "out.mp4")
+    job.rewrite(replace(job.manifest, command="nst-video \x1b]0;mine\x07 caf\u00e9\u00a0\u9b92.mp4 \x9b2J\nout.mp4"))
+    assert main(["status", str(tmp_path / "out.mp4")]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-1] == "to go on: nst-video ?]0;mine? caf\u00e9\u00a0\u9b92.mp4 ?2J?out.mp4"
 
 
 def test_status_refuses_a_preview_that_is_no_video(opened, tmp_path, capsys):
