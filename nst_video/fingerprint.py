@@ -100,8 +100,8 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def digest(path: str) -> str:
-    """Size and SHA-256 of a file, or of all pictures of a sequence. All of it is read: what was looked at in the child
-    when the job was begun is only taken as looked at when no byte of it is another.
+    """Size and SHA-256 of a file, or of all pictures of a sequence. All of it is read, because a job is only gone on
+    with when no byte of it is another.
     """
     try:
         sequence = find_sequence(path) if os.path.isdir(path) or not os.path.exists(path) else None

@@ -198,7 +198,7 @@ def settle(
     shares = shares_of(styles, settings)
     if machine.weights is not None and not os.path.isfile(machine.weights):
         raise InputError(f"--weights {machine.weights} is not a file; it takes the weights of {effort.encoder}")
-    with look_at(_request(input, shares, output, settings)) as at:
+    with look_at(request_of(input, shares, output, settings)) as at:
         info = at.info
         size = size or _size(info, effort, smallest_side(str(effort.encoder), layers), enlarges)
         if settings.dream:
@@ -233,10 +233,10 @@ def settle(
     )
 
 
-def _request(
+def request_of(
     input: str | os.PathLike[str], shares: Sequence[Style], output: str | os.PathLike[str], settings: Settings
 ) -> Request:
-    """What is to be looked at before anything is settled by it."""
+    """What is to be looked at before anything of it is decoded here."""
     return Request(
         os.fspath(input),
         tuple(share.path for share in shares),

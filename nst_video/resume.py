@@ -10,6 +10,7 @@ from typing import Any
 from nst_video.codecs import check_output
 from nst_video.errors import InputError, UsageError
 from nst_video.fingerprint import differences, encoding, fingerprint, processor, with_encoding
+from nst_video.guarded import look
 from nst_video.job import (
     LEDGER,
     MANIFEST,
@@ -24,7 +25,7 @@ from nst_video.job import (
 )
 from nst_video.joblock import JobLock
 from nst_video.jobwriter import is_published
-from nst_video.plan import Plan, StyleLike, make_plan, shares_of
+from nst_video.plan import Plan, StyleLike, make_plan, request_of, shares_of
 from nst_video.resources import check_disk
 from nst_video.settings import Settings
 
@@ -136,6 +137,9 @@ def _found(
     manifest = replace(job.manifest, plan=plan, encoding=encoding(plan.options))
     if not is_published(job) or manifest.encoding != job.manifest.encoding:
         _check_name(job, plan)  # before anything of the job is changed
+    if not is_published(job):
+        # That the fingerprint is the same says nothing where the whole job came with the input, from somebody else.
+        _look_at(plan)
     _change_encoding(job, manifest)
     if not is_published(job):
         _check_ready(job)
@@ -185,6 +189,13 @@ def _check_name(job: Job, plan: Plan) -> None:
         preset=options.preset,
         overwrite=options.overwrite or moved,
     )
+
+
+def _look_at(plan: Plan) -> None:
+    """Look at the files of a plan as when it was made. Raises what stands against them."""
+    with look(request_of(plan.input, plan.styles, plan.output, plan.settings)) as at:
+        at.pictures()
+        at.finish()
 
 
 def _check_ready(job: Job) -> None:

@@ -28,6 +28,7 @@ from nst_video.options import OutputOptions
 from nst_video.pictures import read_picture, write_picture
 from nst_video.plan import make_plan
 from nst_video.probe import VideoInfo, probe
+from nst_video.resume import open_job
 from nst_video.survey import Nowhere, Request, Survey, rehearse, survey
 
 INPUT = 3
@@ -249,6 +250,15 @@ def test_what_happens_to_the_child_is_one_line(folder, capsys, monkeypatch, does
     assert says in refused(capsys, "in.mp4", "style.png", "out.mp4")
     assert time.monotonic() - begun < 40
     assert not (folder / "out.mp4").exists()
+
+
+def test_what_an_unfinished_render_goes_on_with_is_looked_at_as_well(folder, capsys, monkeypatch):
+    """Its folder may have come with the input, and say what nobody has looked at."""
+    with open_job("in.mp4", "style.png", "out.mp4"):
+        pass
+    monkeypatch.setattr(guarded, "CHILD", child_that("os._exit(7)"))
+    assert "in.mp4 crashes the decoder (status 7)" in refused(capsys, "in.mp4", "style.png", "out.mp4")
+    assert (folder / "out.mp4.nst").is_dir()
 
 
 @pytest.mark.parametrize("answer", ["{noise", "[1]", '{"info": {"path": 1}}', '{"error": ["OSError", "x"]}'])
