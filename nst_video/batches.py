@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +10,8 @@ from torch import Tensor
 
 from nst_video.motion import Motion
 from nst_video.optimizers import Curvature
+from nst_video.state import State
 from nst_video.stepreport import batch_report
-
-if TYPE_CHECKING:
-    from nst_video.stylizer import State
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class LaneState:
     seed, frame: as in its own State. kept: how many of the batch's outputs are its own.
     """
 
-    batch: "State"
+    batch: State
     lane: int
     lanes: int
     seed: int
@@ -32,12 +29,12 @@ class LaneState:
     kept: int
 
     @staticmethod
-    def alone(state: "State") -> "LaneState":
+    def alone(state: State) -> "LaneState":
         """Of a state of one lane."""
         return LaneState(state, 0, 1, state.seed, state.frame, 0 if state.outputs is None else state.outputs.shape[1])
 
     @property
-    def state(self) -> "State":
+    def state(self) -> State:
         """The lane's own state, in tensors that belong to the batch."""
         if self.lanes == 1:
             return self.batch
@@ -46,7 +43,7 @@ class LaneState:
         return replace(part, seed=self.seed, frame=self.frame, outputs=outputs)
 
 
-def state_of(batch: "State", lanes: slice) -> "State":
+def state_of(batch: State, lanes: slice) -> State:
     """The state of some lanes of a batch, in its tensors; seed and frame are the batch's."""
 
     def own(tensor: Tensor | None) -> Tensor | None:
@@ -65,7 +62,7 @@ def state_of(batch: "State", lanes: slice) -> "State":
     )
 
 
-def batch_of(states: Sequence["State"]) -> "State":
+def batch_of(states: Sequence[State]) -> State:
     """The states of lanes, with as many outputs each, as one, with as many pairs as all have; seed and frame are the
     first one's.
     """
@@ -93,7 +90,7 @@ def _joined(tensors: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(there) if there else None
 
 
-def join_states(lanes: Sequence[LaneState], outputs: int) -> "State":
+def join_states(lanes: Sequence[LaneState], outputs: int) -> State:
     """The states of lanes of one phase as one, with at least so many `outputs`: of a lane that has fewer, the oldest
     stands for those before it too.
     """
@@ -111,7 +108,7 @@ def _padded(outputs: Tensor | None, kept: int) -> Tensor | None:
     return torch.cat([outputs, outputs[:, -1:].expand(-1, kept - outputs.shape[1], -1, -1, -1)], dim=1)
 
 
-def split_state(batch: "State", before: Sequence[LaneState], outputs: int) -> list[LaneState]:
+def split_state(batch: State, before: Sequence[LaneState], outputs: int) -> list[LaneState]:
     """What a step on joined states left for each of the lanes, of which each keeps at most so many `outputs`."""
     return [
         LaneState(batch, lane, len(before), was.seed, was.frame + 1, min(was.kept + 1, outputs))

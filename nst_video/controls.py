@@ -7,8 +7,7 @@ from dataclasses import dataclass
 class Controls:
     """The values for one frame. Times in seconds; whatever is left at None is the options'.
 
-    The fields have the names of the options whose place they take. layer_mix and style_mix: one weight for each layer
-    to dream, or for each style.
+    The fields have the names of the options whose place they take. layer_mix: one weight for each layer to dream.
     """
 
     time: float = 0.0
@@ -18,7 +17,6 @@ class Controls:
     style_weight: float | None = None
     tv_weight: float | None = None
     temporal_weight: float | None = None
-    style_mix: tuple[float, ...] | None = None
     step: float | None = None
     iterations: float | None = None
     smoothing: float | None = None

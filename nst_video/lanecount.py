@@ -98,7 +98,7 @@ def seconds_a_step(stylizer: FrameStylizer, plan: Plan, lanes: int, steps: int =
     import torch
 
     from nst_video.motion import Motion
-    from nst_video.stylizer import State
+    from nst_video.state import State
 
     (width, height), device, references = plan.size, plan.machine.device, plan.coherence.references
     noise = torch.rand((lanes, 3, height, width), generator=torch.Generator().manual_seed(0)).to(device)

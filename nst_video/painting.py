@@ -28,7 +28,7 @@ from nst_video.transfer import downloaded
 from nst_video.upcoming import Feed, Upcoming
 
 if TYPE_CHECKING:
-    from nst_video.stylizer import StepReport
+    from nst_video.stepreport import StepReport
 
 
 @dataclass

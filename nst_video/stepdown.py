@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nst_video.controls import Controls
     from nst_video.motion import Motion
-    from nst_video.stylizer import State
+    from nst_video.state import State
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ class HandedThrough:
 
     def __init__(self, plan: Any) -> None:
         from nst_video.optimizers import Curvature
-        from nst_video.stylizer import State
+        from nst_video.state import State
 
         width, height = plan.size
         self.state = State(

@@ -25,7 +25,6 @@ import cv2
 import numpy as np
 import torch
 
-from nst_video import Controls
 from nst_video.colors import to_image
 from nst_video.encoders import Encoder, load_encoder
 from nst_video.live.camera import Camera, open_camera
@@ -44,7 +43,8 @@ from nst_video.objective import style_statistics
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
 from nst_video.pictures import contact_sheet, read_picture, write_picture
 from nst_video.presets import resolve_effort
-from nst_video.stylizer import Stylizer, resize
+from nst_video.scales import resize
+from nst_video.stylizer import Stylizer
 from nst_video.video import scaled_size
 
 JUDGED_SIDE = 256  # long side in pixels at which looks are compared
@@ -351,7 +351,7 @@ class Judge:
     def distance(self, rgb: np.ndarray, style: int, side: int = JUDGED_SIDE) -> float:
         """Mean over layers of |G - G_a|^2 / |G_a|^2 of a picture uint8 (H, W, 3), seen at a long side of `side`."""
         image = to_image(at_side(rgb, side)[None])
-        features, targets = self.encoder(image), self.styles[style].targets(image, Controls(), {})
+        features, targets = self.encoder(image), self.styles[style].targets(image)
         found = {layer: style_statistics(self.encoder, features, layer) for layer in self.layers}
         return fmean(
             float((found[layer] - targets[layer]).square().sum() / targets[layer].square().sum())

@@ -94,7 +94,8 @@ def measure(
     from nst_video.motion import Motion
     from nst_video.optimizers import Curvature
     from nst_video.options import EffortOptions, LookOptions, MachineOptions
-    from nst_video.stylizer import State, Stylizer
+    from nst_video.state import State
+    from nst_video.stylizer import Stylizer
     from nst_video.teacher import load_teacher
 
     look = LookOptions()

@@ -22,7 +22,7 @@ from nst_video.losses import gram
 from nst_video.machine import devices
 from nst_video.measures import STYLE_LAYERS, style_distance
 from nst_video.pictures import read_picture
-from nst_video.stylizer import resize
+from nst_video.scales import resize
 from nst_video.teacher import load_teacher
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"

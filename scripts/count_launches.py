@@ -50,7 +50,8 @@ from nst_video.encoders import load_encoder  # noqa: E402
 from nst_video.motion import Motion  # noqa: E402
 from nst_video.optimizers import LBFGS, Curvature, stored_as  # noqa: E402
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions  # noqa: E402
-from nst_video.stylizer import State, Stylizer  # noqa: E402
+from nst_video.state import State  # noqa: E402
+from nst_video.stylizer import Stylizer  # noqa: E402
 from nst_video.teacher import load_teacher, places_of  # noqa: E402
 from nst_video.upcoming import Upcoming  # noqa: E402
 
@@ -70,7 +71,7 @@ PARTS: list[tuple[Any, str, str]] = [
 # The same of functions that are recorded, by their names.
 RECORDED = {
     "_prepared": "the past, moved, and the loss",
-    "_judged": "look of the teacher",
+    "judged": "look of the teacher",
     "to_pixels": "picture to the host",
 }
 TERMS = ("loss", "content", "style", "tv", "range", "temporal", "accepted")
@@ -298,14 +299,14 @@ def painter_of(name: str, size: int, iterations: int, precision: str) -> Stylize
 
 def after_a_first_frame(painter: Stylizer, image: Tensor) -> State:
     """A state from which later frames go on."""
-    correction, seen = painter._look(image, Controls(), {})
+    known = painter.looks.at(image, {}, painter.looks.of_frame(image))
     return State(
         frame=1 + max(painter.coherence.references),  # where all references are there
         outputs=image[:, None].expand(-1, max(painter.coherence.references), -1, -1, -1).contiguous(),
         content=image,
         curvature=Curvature.empty(1, image[0].numel(), HISTORY, dtype=stored_as("cuda")),
-        correction=correction,
-        missed=stylizer.Missed(seen, painter._missed_of(image)),
+        correction=known.correction,
+        missed=known.missed,
     )
 
 
@@ -336,7 +337,7 @@ def count(name: str, *, size: int, iterations: int, precision: str, hole: bool) 
         for number in range(1, 5):  # the first two make ready what stays
             with counted.nothing():
                 frame = upcoming(number, size, hole=hole)
-            kind = "with a look" if painter._looks(one.state.frame, one.state) else "without a look"
+            kind = "with a look" if painter.looks.due(one.state.frame, one.state) else "without a look"
             counted.found = {}
             list(painting._together(plan, painter, [painting._Work(one, frame, frame.motion, Controls())], own))
             result[f"{name}, {kind}" if painter.teacher else name] = counted.found

@@ -16,8 +16,8 @@ from nst_video import EffortOptions, LookOptions, MachineOptions, OutputOptions,
 from nst_video.colors import to_image, to_rgb
 from nst_video.encoders import load_encoder
 from nst_video.pictures import read_picture
+from nst_video.scales import resize
 from nst_video.score import score_video
-from nst_video.stylizer import resize
 
 HISTORY = 100  # the default of torch.optim.LBFGS, which most tools leave as it is
 

@@ -17,7 +17,7 @@ from nst_video import EffortOptions, MachineOptions, OutputOptions, make_plan, r
 from nst_video.controls import Controls
 from nst_video.motion import Motion
 from nst_video.plan import Plan
-from nst_video.stylizer import State
+from nst_video.state import State
 
 SIDE = 512
 FIRST = 8  # frames that are left out: the first one, and those with fewer references than the others

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from nst_video.settings import DREAM, split_options
-from nst_video.stylizer import State
+from nst_video.state import State
 from nst_video.video import VideoReader
 
 # One octave of the first layer takes the smallest frames; at rest the step is 0 and the frame black.

@@ -31,9 +31,10 @@ from nst_video.options import EffortOptions, LookOptions
 from nst_video.plan import make_plan
 from nst_video.render import render_plan, stylize
 from nst_video.settings import split_options
+from nst_video.state import State
 from nst_video.states import pack, unpack
 from nst_video.stepdown import is_out_of_memory
-from nst_video.stylizer import State, Stylizer
+from nst_video.stylizer import Stylizer
 from nst_video.stylizers import make_stylizer
 from nst_video.teacher import load_teacher, places_of
 

@@ -27,7 +27,8 @@ from nst_video.plan import Plan, make_plan
 from nst_video.render import make_stylizer, render_job, render_plan
 from nst_video.resume import open_job
 from nst_video.settings import DREAM, Settings, preview, split_options
-from nst_video.stylizer import State, StepReport
+from nst_video.state import State
+from nst_video.stepreport import StepReport
 from nst_video.video import VideoReader, probe
 
 # A dream that costs little: a shallow layer, small, one octave, few steps.

@@ -20,8 +20,8 @@ from nst_video.errors import NstVideoError, UsageError
 from nst_video.motion import Motion, MotionWindow
 from nst_video.plan import make_plan
 from nst_video.render import render_plan
+from nst_video.state import State
 from nst_video.states import pack, unpack
-from nst_video.stylizer import State
 
 HEIGHT, WIDTH = 48, 64
 NONE = Motion.none(1, HEIGHT, WIDTH)

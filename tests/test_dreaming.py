@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import picture
 
-from nst_video.dreaming.ascent import Climb, Octaves, ascend, deal, dealt, offsets, resize, shifted, unshifted
+from nst_video.dreaming.ascent import Climb, Octaves, ascend, deal, dealt, offsets, shifted, unshifted
 from nst_video.dreaming.objective import DreamObjective, activation, guided
 from nst_video.dreaming.smoothing import balanced, natural_colors, unit
 from nst_video.dreaming.specs import (
@@ -30,6 +30,7 @@ from nst_video.dreaming.transforms import Map, Rates, look_through, look_up, loo
 from nst_video.encoders import load_encoder
 from nst_video.errors import UsageError
 from nst_video.layers import ENCODER_LAYERS, layer_names
+from nst_video.scales import resize
 from nst_video.tiles import spans
 
 LAYERS = ("relu2_1", "relu3_1", "relu4_1")

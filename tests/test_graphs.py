@@ -17,13 +17,15 @@ from nst_video.colors import to_image, to_pixels
 from nst_video.controls import Controls
 from nst_video.encoders import load_encoder
 from nst_video.graphs import Graphs, mapped, results_in, taken_apart
+from nst_video.looks import UNKNOWN
 from nst_video.measures import warp_errors
 from nst_video.motion import Motion, MotionWindow, flows_between
 from nst_video.objective import Missed
 from nst_video.options import EffortOptions, LookOptions
 from nst_video.padded import PaddedVgg
+from nst_video.state import State
 from nst_video.states import pack, unpack
-from nst_video.stylizer import State, Stylizer
+from nst_video.stylizer import Stylizer
 from nst_video.teacher import load_teacher, places_of
 
 DEFAULT = LookOptions()
@@ -203,7 +205,7 @@ def test_flow_of_a_gpu_is_found_by_graphs_where_pictures_are_small(recording, mo
         assert torch.equal(found.flows, wanted.flows)
         assert torch.equal(found.trust, wanted.trust)
     assert recording == ["_searched"]
-    monkeypatch.setattr(graphs, "_SMALL", HEIGHT * WIDTH - 1)
+    monkeypatch.setattr(graphs, "RECORDED", HEIGHT * WIDTH - 1)
     flows.motion("cpu", Graphs().call)
     assert recording == ["_searched"]
 
@@ -253,7 +255,7 @@ def test_frames_are_the_same_with_what_belongs_to_them_recorded(recording, monke
     frames, stylizer = moving(lanes), painter()
     found = paint(stylizer, frames)
     # Each once; on a CPU fill is one for each number of windows.
-    assert sorted(name for name in recording if name != "_repainted") == ["_judged", "_prepared"]
+    assert sorted(name for name in recording if name != "_repainted") == ["_prepared", "judged"]
     assert "_repainted" in recording
     monkeypatch.setattr(graphs, "can_record", lambda tensors: False)
     assert_same(found, paint(painter(), frames))
@@ -268,7 +270,7 @@ def test_the_whole_path_of_a_gpu_is_the_same_with_and_without_graphs(recording, 
     with AsOnGpu():
         found = paint(stylizer, frames)
         kinds = {kind for kind, *_ in stylizer.graphs._captured}
-        assert {"_repainted", "Stylizer._prepared", "Stylizer._judged"} < kinds
+        assert {"_repainted", "Stylizer._prepared", "Looks.judged"} < kinds
         monkeypatch.setattr(graphs, "can_record", lambda tensors: False)
         assert_same(found, paint(painter(), frames))
         monkeypatch.setattr(graphs, "can_hold", lambda *search: False)
@@ -301,7 +303,7 @@ def test_controls_are_values_and_make_no_new_graph(recording, monkeypatch):
     controls = Controls(content_weight=0.3, style_weight=2.0)
     _, state = paint(stylizer, frames[5:6], state)
     found = paint(stylizer, frames[6:], state, controls)
-    assert recording.count("_prepared") == recording.count("_judged") == 1
+    assert recording.count("_prepared") == recording.count("judged") == 1
     monkeypatch.setattr(graphs, "can_record", lambda tensors: False)
     assert_same(found, paint(stylizer, frames[6:], state, controls))
 
@@ -333,7 +335,7 @@ def test_frames_at_the_end_of_a_lane_and_in_tiles_and_networks_of_others_are_not
 
 def test_what_comes_of_a_minimum_is_that_of_the_second_attempt_where_the_first_failed():
     stylizer, content = painter(), picture(1)
-    objective, seen = stylizer.objective(content, Controls(), {}), []
+    objective, seen = stylizer.objective(content, Controls(), UNKNOWN), []
     start = torch.full_like(content, torch.nan)
     found, result = stylizer._minimise(objective, start, content, 3, None, lambda one: seen.append(one) or len(seen))
     assert result == 2
@@ -361,7 +363,7 @@ def test_what_is_recorded_neither_waits_nor_asks_what_tensors_hold(monkeypatch):
     painted, _ = paint(painter(), frames)
     Graphs().call(warp_errors, painted[1], painted[0], frames[1][1].flows[:, 0], frames[1][1].trust[:, 0])
     Graphs().call(to_pixels, painted[0])
-    assert checked == {"_repainted", "_prepared", "_judged", "warp_errors", "to_pixels"}
+    assert checked == {"_repainted", "_prepared", "judged", "warp_errors", "to_pixels"}
 
 
 @pytest.mark.parametrize("asks", [lambda x: bool(x.sum() > 0), lambda x: x.sum().item(), lambda x: x.sum().tolist()])

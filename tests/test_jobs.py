@@ -29,9 +29,10 @@ from nst_video.render import render_job, render_plan
 from nst_video.resources import disk_needed
 from nst_video.resume import open_job
 from nst_video.shots import segments
+from nst_video.state import State
 from nst_video.status import gather, write_preview
+from nst_video.stepreport import StepReport
 from nst_video.stopping import Terminated
-from nst_video.stylizer import State, StepReport
 from nst_video.video import VideoReader
 
 FRAMES = 24

@@ -35,11 +35,12 @@ from nst_video.reports import writing_trace
 from nst_video.resume import open_job
 from nst_video.score import score_video
 from nst_video.settings import DREAM, split_options
+from nst_video.state import State
 from nst_video.states import pack
 from nst_video.status import gather, playable, write_preview
 from nst_video.stepdown import Frugal
 from nst_video.stepreport import StepReport, batch_report
-from nst_video.stylizer import State, Stylizer
+from nst_video.stylizer import Stylizer
 from nst_video.upcoming import Feed
 from nst_video.video import VideoReader, probe
 
@@ -515,7 +516,7 @@ def test_what_is_timed_for_lanes_records_nothing(clip, style, tmp_path, monkeypa
     *_, begun, ended = clock
     before, timed = (set().union(*seen[1 + first : 1 + last]) for first, last in ((0, begun), (begun, ended)))
     assert ended - begun == 4
-    assert {name for name, _ in timed} >= {"_prepared", "_judged"}
+    assert {name for name, _ in timed} >= {"_prepared", "judged"}
     assert timed <= before
 
 

@@ -23,6 +23,7 @@ from nst_video.live.follow import Calm, Step, _grid, follow, to_uint8
 from nst_video.live.frames import Captured, StylePicture
 from nst_video.live.guide import enlarged, fitted, recolored
 from nst_video.live.options import LiveOptions
+from nst_video.looks import UNKNOWN
 from nst_video.options import LookOptions, MachineOptions
 
 SIZE = (96, 64)  # width, height
@@ -352,7 +353,7 @@ def test_a_still_scene_turns_into_a_painting(painter):
     assert last.rgb.shape == (96, 128, 3)
     assert (last.style, last.device) == ("a", "cpu")
     style = painter.subjects.ready["a.png", 1.0].stylizer
-    objective = style.objective(to_tensor(content, "cpu"), Controls(), {})
+    objective = style.objective(to_tensor(content, "cpu"), Controls(), UNKNOWN)
     before, after = (float(objective(to_tensor(as_float(rgb), "cpu"))[1]["style"]) for rgb in (first.rgb, last.rgb))
     assert after < 0.5 * before
 

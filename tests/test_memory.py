@@ -7,11 +7,10 @@ import torch
 from media import make_video
 from tiny import picture
 
-from nst_video import jobwriter, memory, render, stylizer
+from nst_video import jobwriter, memory, render, targets
 from nst_video.batches import batch_of
 from nst_video.budget import Need, choose, readable
 from nst_video.cli import main
-from nst_video.controls import Controls
 from nst_video.encoders import load_encoder
 from nst_video.errors import ResourceError, Stopped, UsageError
 from nst_video.job import read_job
@@ -22,8 +21,10 @@ from nst_video.options import EffortOptions, LookOptions, MachineOptions
 from nst_video.plan import Plan, make_plan
 from nst_video.render import render_job, render_plan
 from nst_video.resume import open_job
+from nst_video.state import State
 from nst_video.stepdown import is_out_of_memory, smaller
-from nst_video.stylizer import State, StepReport, Stylizer
+from nst_video.stepreport import StepReport
+from nst_video.stylizer import Stylizer
 from nst_video.teacher import load_teacher
 from nst_video.tiled import TiledObjective, gram_sums
 from nst_video.tiles import cells, overlap_of, stride_of
@@ -146,13 +147,13 @@ def test_a_teacher_sees_the_same_in_tiles():
 
 
 def test_no_more_of_a_style_picture_is_looked_at_at_a_time_than_a_frame_has(monkeypatch):
-    monkeypatch.setattr(stylizer, "_STYLE_PART", 256)
+    monkeypatch.setattr(targets, "_PART", 256)
     network, frame = encoder(), picture(1, 320, 512)
     painter = Stylizer(network, [(picture(4, 512, 512), 1.0)], effort=EffortOptions(encoder="slim"))
-    whole = gram_sums(network, painter.styles[0], LOOK.style_layers)
+    whole = gram_sums(network, painter.styles.pictures[0], LOOK.style_layers)
     seen = []
     network.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[2] * given[0].shape[3]))
-    found = painter.targets(frame, Controls(), {})
+    found = painter.targets(frame)
     assert len(seen) > 1
     assert max(seen) <= 320 * 512
     for layer, gram in whole.items():

@@ -23,7 +23,7 @@ from nst_video.painted import Standing
 from nst_video.pictures import read_picture, write_picture
 from nst_video.plan import make_plan
 from nst_video.render import render_plan, stylize
-from nst_video.stylizer import State
+from nst_video.state import State
 from nst_video.upcoming import Feed, patiently
 from nst_video.video import VideoReader
 from nst_video.workers import workers_for

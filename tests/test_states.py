@@ -12,8 +12,9 @@ from nst_video.errors import InputError
 from nst_video.lossless import FrameLog, KeptFrame, intact, read_frames
 from nst_video.optimizers import Curvature
 from nst_video.records import RecordWriter, read_records
+from nst_video.state import State
 from nst_video.states import Packed, pack, read_packed, unpack
-from nst_video.stylizer import State, StepReport
+from nst_video.stepreport import StepReport
 
 
 def random(*shape):

@@ -19,7 +19,7 @@ from nst_video.motion import Motion, MotionWindow
 from nst_video.objective import Missed, in_basis, style_statistics
 from nst_video.pictures import read_picture
 from nst_video.presets import resolve_effort
-from nst_video.stylizer import resize
+from nst_video.scales import resize
 from nst_video.teacher import Teacher, load_teacher, places_of
 
 SAMPLES = Path(__file__).parent.parent / "samples"

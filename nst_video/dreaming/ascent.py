@@ -12,6 +12,7 @@ from nst_video.dreaming.objective import DreamObjective
 from nst_video.dreaming.smoothing import balanced, natural_colors, unit
 from nst_video.dreaming.specs import octave_sizes
 from nst_video.dreaming.tiles import tiled_gradient
+from nst_video.scales import resize
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -140,10 +141,3 @@ def unshifted(gradient: Tensor, shift: tuple[int, int]) -> Tensor:
     down, right = shift
     seen = gradient[..., max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
     return F.pad(seen, (max(-right, 0), max(right, 0), max(-down, 0), max(down, 0)))
-
-
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(L, C, H, W) -> (L, C, *size): bicubic, antialiased."""
-    if tuple(image.shape[-2:]) == size:
-        return image
-    return F.interpolate(image, size=size, mode="bicubic", antialias=True, align_corners=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nst_video import colors
 from nst_video.controls import Controls
-from nst_video.dreaming.ascent import Climb, Octaves, ascend, resize
+from nst_video.dreaming.ascent import Climb, Octaves, ascend
 from nst_video.dreaming.objective import DreamObjective
 from nst_video.dreaming.options import DreamOptions
 from nst_video.dreaming.specs import check_mix, check_octaves, dreamed_layers, parse_layers, pooling_for
@@ -21,7 +21,9 @@ from nst_video.errors import NstVideoError, UsageError
 from nst_video.fields import chosen
 from nst_video.motion import Motion, inside, warp
 from nst_video.presets import resolve_dream
-from nst_video.stylizer import State, StepReport
+from nst_video.scales import resize
+from nst_video.state import State
+from nst_video.stepreport import StepReport
 
 Guide = Tensor | Callable[[float], Tensor]
 

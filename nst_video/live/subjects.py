@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
@@ -17,11 +17,13 @@ from nst_video.live.canvas import Canvas, to_array, to_tensor
 from nst_video.live.desk import Look
 from nst_video.live.dream import Dream
 from nst_video.live.frames import StylePicture
+from nst_video.looks import UNKNOWN, Judgement
 from nst_video.objective import FrameObjective
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
 from nst_video.presets import resolve_effort
-from nst_video.stylizer import Stylizer, resize
-from nst_video.teacher import Statistics, Teacher
+from nst_video.scales import resize
+from nst_video.stylizer import Stylizer
+from nst_video.teacher import Teacher
 
 _FADE = 0.2  # seconds in which one style's targets become another's
 _SOON = 0.4  # seconds between looks of the teacher at least
@@ -58,7 +60,7 @@ class _Style:
     key: _Key
     stylizer: Stylizer
     picture: np.ndarray
-    correction: Statistics = field(default_factory=dict)
+    known: Judgement = UNKNOWN
     next_look: float = 0.0
 
 
@@ -171,7 +173,7 @@ class Subjects:
         share = (time.monotonic() - self.since) / _FADE
         if self.before is not None and share < 1:
             old = self.ready[self.before]
-            targets = old.stylizer.targets(image, controls, old.correction)
+            targets = old.stylizer.targets(image, old.known)
             objective = objective.aimed_at(
                 {layer: targets[layer].lerp(new, share) for layer, new in objective.styles.items()}
             )
@@ -185,8 +187,8 @@ class Subjects:
         """The loss for a frame. Where nothing moves, what the network sees in the frame before holds for this one."""
         image, kept = to_tensor(content, self.device), self.kept
         if kept is not None and kept.key == key and _is_same(kept.content, content):
-            return kept.objective.aimed_at(style.stylizer.targets(image, controls, style.correction))
-        objective = style.stylizer.objective(image, controls, style.correction)
+            return kept.objective.aimed_at(style.stylizer.targets(image, style.known))
+        objective = style.stylizer.objective(image, controls, style.known)
         self.kept = _Kept(key, content, objective)
         return objective
 
@@ -204,7 +206,7 @@ class Subjects:
         """The teacher looks at the canvas and corrects the style's targets."""
         begun = time.monotonic()
         image = to_tensor(canvas.painted, self.device)
-        style.correction = style.stylizer.corrected(image, Controls(), style.correction)
+        style.known = style.stylizer.looks.at(image, style.known.correction)
         done = time.monotonic()
         style.next_look = done + max(_SOON, _LOOKS[done - self.since < _NEW] * (done - begun))
 
