@@ -41,14 +41,14 @@ def computing(threads: int | None) -> Iterator[None]:
     as it was.
     """
     before, cudnn = torch.get_num_threads(), torch.backends.cudnn
-    picks = cudnn.deterministic
+    picks, rounds = cudnn.deterministic, cudnn.allow_tf32
     torch.set_num_threads(threads or before)
     cudnn.deterministic = True  # the same seed gives the same frames; the default may pick by timing
     try:
         yield
     finally:
         torch.set_num_threads(before)
-        cudnn.deterministic = picks
+        cudnn.deterministic, cudnn.allow_tf32 = picks, rounds
 
 
 def _natural_precision(device: str) -> str:

@@ -20,6 +20,7 @@ from nst_video import colors, losses
 from nst_video.errors import UsageError
 from nst_video.graphs import launched, plainly
 from nst_video.kernels import kernels
+from nst_video.transfer import uploaded
 
 Call = Callable[..., Any]  # of a function of tensors and what it is given: see `Graphs.call`
 
@@ -269,7 +270,7 @@ def _motion_of(settled: Iterable[tuple[Tensor, Tensor]]) -> Motion:
 
 def _to_flows(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
     """J flows float32 (H, W, 2) -> (J, 2, H, W)."""
-    return torch.from_numpy(np.stack(arrays)).to(device).permute(0, 3, 1, 2).contiguous()
+    return uploaded(torch.from_numpy(np.stack(arrays)), device).permute(0, 3, 1, 2).contiguous()
 
 
 @dataclass(frozen=True)
