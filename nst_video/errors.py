@@ -54,6 +54,16 @@ class ResourceError(NstVideoError):
     exit_code = 4
 
 
+def missing_package(what: str, package: str, extra: str) -> ResourceError:
+    """The error for something asked for that needs a package of an extra, which is not installed."""
+    return ResourceError(f"{what} needs {package}, which is not installed: {install(extra)}")
+
+
+def install(extra: str) -> str:
+    """How to install the packages of an extra, as the README says it."""
+    return f'pip install ".[{extra}]" in the folder of nst-video'
+
+
 class Stopped(NstVideoError):
     """The render was asked to stop and did so after a frame; the message says how to go on."""
 

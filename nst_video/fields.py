@@ -5,9 +5,11 @@ The command line is built from these fields, so names, defaults, choices and hel
 Nothing here imports torch, OpenCV or PyAV.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import field, fields
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from nst_video.errors import UsageError
@@ -87,6 +89,18 @@ def exact(name: str, kind: Time | Rate, value: object) -> Fraction | None:
         return Fraction(value) if isinstance(value, int) else kind.parse(str(value))
     except ValueError:
         raise refusal(name, value, kind) from None
+
+
+def parse_report(option: str) -> Callable[[str], Path]:
+    """A function from the text typed for a report's option to its file, raising UsageError for what can be none."""
+
+    def parse(text: str) -> Path:
+        if not text or text.endswith(os.sep) or os.path.isdir(text):
+            what = "is a folder" if text else "has no name"
+            raise UsageError(f"{option} {text or repr(text)} {what}; give it the name of a file")
+        return Path(text)
+
+    return parse
 
 
 def parse_option(item_name: str, kind: Kind) -> Callable[[str], Any]:

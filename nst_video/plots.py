@@ -1,11 +1,12 @@
 """Every picture of numbers. The only module that needs matplotlib, and only when something is drawn."""
 
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nst_video.errors import ResourceError, UsageError
+from nst_video.errors import ResourceError, UsageError, missing_package
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from nst_video.music.heard import Music
     from nst_video.schedules import Clock
 
-INSTALL = "pip install matplotlib"
+EXTRA = "plots"  # that brings matplotlib
 _COLUMNS = 2400  # of a waveform
 MOST_NAMED = 10  # more curves than this are told apart by a colour scale, not by a legend
 
@@ -38,6 +39,11 @@ SCORE_PANELS = {
 LOG_PANELS = ("E_warp",)
 BEAT_COLOR = "0.8"
 REFERENCE_COLOR = "0.35"  # grey
+
+
+def can_plot() -> bool:
+    """Whether matplotlib is there."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def plot_score(rows: Sequence[Row], path: str | Path) -> None:
@@ -146,7 +152,7 @@ def _figure(rows: int, columns: int, size: tuple[float, float] = (6.0, 3.6)) -> 
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ResourceError(f"a plot needs matplotlib, which is not installed: {INSTALL}") from error
+        raise missing_package("a plot", "matplotlib", EXTRA) from error
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)

@@ -1,6 +1,5 @@
 """What a render leaves beside its output, fed by the progress callback: the trace of its losses, the contact sheet."""
 
-import importlib.util
 import json
 import math
 import os
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nst_video.errors import ResourceError, UsageError
+from nst_video.errors import ResourceError, UsageError, missing_package
 from nst_video.files import write_whole
 from nst_video.painted import row_of
 from nst_video.pictures import contact_sheet, write_picture
-from nst_video.plots import INSTALL, plot_trace
+from nst_video.plots import EXTRA, can_plot, plot_trace
 
 if TYPE_CHECKING:
     from nst_video.render import Progress
@@ -28,11 +27,13 @@ _SHEET_COLUMNS = 4
 _SHEET_CELL = 320  # pixels
 
 
-def plot_of(trace: Path) -> Path:
-    """Where the plot of a trace goes: beside it. UsageError where that is the trace itself."""
+def plot_of(trace: Path) -> Path | None:
+    """Where the plot of a trace goes: beside it; None where matplotlib is missing, without which there is none.
+    UsageError where the plot would be the trace itself.
+    """
     if trace.suffix.lower() == ".png":
         raise UsageError(f"--trace {trace} is the name of the plot that is drawn beside it; use {trace.stem}.jsonl")
-    return trace.with_suffix(".png")
+    return trace.with_suffix(".png") if can_plot() else None
 
 
 def check_reports(
@@ -46,7 +47,7 @@ def check_reports(
     """Refuse, before a long render, reports that could not be written after it; None stands for one not asked for.
     `ours`: real paths of reports that an unfinished render has begun, which may be replaced.
 
-    UsageError: a report that exists (without `overwrite`) or has the name of one of the files in `taken`.
+    UsageError: a report that is a folder, exists (without `overwrite`) or has the name of one of the files in `taken`.
     ResourceError: a folder that is missing or not writable, or matplotlib missing where a plot is asked for.
     """
     names = {os.path.realpath(name) for name in taken}
@@ -54,19 +55,21 @@ def check_reports(
         if os.path.realpath(report) in names:
             raise UsageError(f"{report} is named twice; every file of a command needs its own name")
         names.add(os.path.realpath(report))
+        if report.is_dir():
+            raise UsageError(f"{report} is a folder; give the report the name of a file")
         if report.exists() and not overwrite and os.path.realpath(report) not in ours:
             raise UsageError(f"{report} exists; give -y to overwrite it, or another name")
         if not os.access(report.parent, os.W_OK | os.X_OK):
             raise ResourceError(f"the folder {report.parent} of {report.name} is missing or not writable")
-    if plotting and importlib.util.find_spec("matplotlib") is None:
-        raise ResourceError(f"a plot needs matplotlib, which is not installed: {INSTALL}")
+    if plotting and not can_plot():
+        raise missing_package("a plot", "matplotlib", EXTRA)
 
 
 @contextmanager
 def writing_trace(path: Path, earlier: Iterable[Mapping[str, Any]] = ()) -> Iterator[Watcher]:
     """Write a JSON line for every frame as it is done, its report and the loss and its terms after each evaluation; at
-    the end they are in the order of the frames. Then the plot. `earlier`: the lines of frames that were done in an
-    earlier run.
+    the end they are in the order of the frames. Then the plot, where it can be drawn. `earlier`: the lines of frames
+    that were done in an earlier run.
     """
     curves: dict[str, tuple[float, ...]] = {}
     written: list[int] = []
@@ -84,7 +87,9 @@ def writing_trace(path: Path, earlier: Iterable[Mapping[str, Any]] = ()) -> Iter
     yield lambda progress: write(row_of(progress.report, progress.trace, progress.terms))
     if written != sorted(written):
         _sort_trace(path)
-    plot_trace({f"frame {number}": curves[f"frame {number}"] for number in sorted(written)}, plot_of(path))
+    plot = plot_of(path)
+    if plot is not None:
+        plot_trace({f"frame {number}": curves[f"frame {number}"] for number in sorted(written)}, plot)
 
 
 def _sort_trace(path: Path) -> None:

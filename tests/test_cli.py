@@ -13,7 +13,7 @@ from statistics import fmean
 import pytest
 from media import make_video, picture
 
-from nst_video import __version__, plots
+from nst_video import __version__, plots, reports
 from nst_video.arguments import given_options, parse_style
 from nst_video.cli import main
 from nst_video.commands import paint, score
@@ -184,11 +184,33 @@ def test_lack_of_memory_is_one_line(files, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("nst-video: error: not enough memory; choose a smaller --size")
 
 
-def test_a_trace_without_matplotlib_is_refused_before_the_render(files, capsys, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(["in.mp4", "style.png", "out.mp4", "--trace", "t.jsonl", *FAST]) == 4
-    assert "not installed: pip install matplotlib" in capsys.readouterr().err
+def test_a_trace_without_matplotlib_has_its_lines_and_no_plot(files, capsys, monkeypatch):
+    monkeypatch.setattr(reports, "can_plot", lambda: False)
+    assert main(["in.mp4", "style.png", "out.mp4", "--trace", "t.jsonl", *FAST]) == 0
+    said = 'warning: t.jsonl gets no plot beside it, which needs matplotlib: pip install ".[plots]"'
+    assert capsys.readouterr().err.startswith(f"nst-video: {said}")
+    assert len((files / "t.jsonl").read_text().splitlines()) == 5
+    assert not (files / "t.png").exists()
+
+
+def test_a_plot_without_matplotlib_is_refused_before_the_render(files, capsys, monkeypatch):
+    monkeypatch.setattr(reports, "can_plot", lambda: False)
+    assert main(["in.mp4", "style.png", "out.mp4", "--plot", "p.png", *FAST]) == 4
+    assert 'needs matplotlib, which is not installed: pip install ".[plots]"' in capsys.readouterr().err
     assert not (files / "out.mp4").exists()
+
+
+REPORTS = {"": ("--trace", "--plot", "--contact-sheet"), "score": ("--csv", "--plot"), "status": ("--play",)}
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [(command, option) for command, options in REPORTS.items() for option in options]
+)
+@pytest.mark.parametrize(("name", "fault"), [(".", "is a folder"), ("/", "is a folder"), ("", "has no name")])
+def test_a_report_that_can_be_no_file_is_refused(files, capsys, command, option, name, fault):
+    words = {"": ["in.mp4", "style.png", "out.mp4"], "score": ["in.mp4", "in.mp4"], "status": ["out.mp4"]}[command]
+    assert main([*([command] if command else []), *words, option, name]) == 2
+    assert re.fullmatch(f"nst-video: error: {option} .* {fault}; give it the name of a file\n", capsys.readouterr().err)
 
 
 def test_output_is_replaced_only_when_asked(files, capsys):

@@ -399,7 +399,7 @@ def test_a_virtual_camera_without_its_extra_or_driver_says_what_to_install(monke
     from nst_video.live.virtual import make_device
 
     monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
-    with pytest.raises(ResourceError, match=r"pip install 'nst-video\[virtualcam\]'"):
+    with pytest.raises(ResourceError, match=r'pip install "\.\[virtualcam\]"'):
         make_device(SIZE, 24)
 
     def no_driver(*given, **more):

@@ -84,7 +84,7 @@ def test_nothing_to_draw_is_refused(tmp_path):
 
 def test_without_matplotlib_the_install_line_is_given(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ResourceError, match="pip install matplotlib"):
+    with pytest.raises(ResourceError, match=r'needs matplotlib, .*: pip install "\.\[plots\]"'):
         plots.plot_score(ROWS, tmp_path / "x.png")
 
 

@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nst_video.errors import install
+from nst_video.fields import parse_report
 from nst_video.settings import Settings
 from nst_video.stopping import Stopper
 from nst_video.terminal import clock, counting, print_json, say
@@ -22,14 +24,23 @@ def add_reports(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
     report = parser.add_argument_group("reports")
     report.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     report.add_argument(
-        "--trace", metavar="FILE", help="write every frame's losses as JSON lines, and a plot beside them"
+        "--trace",
+        metavar="FILE",
+        type=parse_report("--trace"),
+        help="write every frame's losses as JSON lines, and a plot beside them where matplotlib is installed",
     )
     report.add_argument(
         "--plot",
         metavar="FILE",
+        type=parse_report("--plot"),
         help="draw what changes under the waveform with the beats into a PNG, before rendering",
     )
-    report.add_argument("--contact-sheet", metavar="FILE", help="write a picture of frames, each above its painted one")
+    report.add_argument(
+        "--contact-sheet",
+        metavar="FILE",
+        type=parse_report("--contact-sheet"),
+        help="write a picture of frames, each above its painted one",
+    )
     report.add_argument("--debug", action="store_true", help="show where an error came from")
     return report
 
@@ -48,12 +59,14 @@ def render(
     from nst_video.codecs import output_kind
     from nst_video.pictures import picture_format
     from nst_video.plan import make_plan, named_files, shares_of
+    from nst_video.plots import EXTRA
     from nst_video.render import render_job, render_plan
     from nst_video.reports import check_reports, plot_of
     from nst_video.resume import left_by, open_job, tidy
 
-    trace, sheet, plot = (Path(name) if name else None for name in (args.trace, args.contact_sheet, args.plot))
-    reports = [report for report in (trace, sheet, plot, plot_of(trace) if trace else None) if report]
+    trace, sheet, plot = args.trace, args.contact_sheet, args.plot
+    beside = plot_of(trace) if trace else None
+    reports = [report for report in (trace, sheet, plot, beside) if report]
     if sheet:
         picture_format(sheet)  # an unknown suffix is refused now, not after the render
     tidy(args.output)  # before anything is refused because the render it belonged to is complete
@@ -61,9 +74,11 @@ def render(
         reports,
         [args.output, *(file for file, _ in named_files(args.input, shares_of(styles, settings), settings))],
         overwrite=args.overwrite,
-        plotting=bool(trace or plot),
+        plotting=bool(plot),
         ours=left_by(reports, args.output),
     )
+    if trace and not beside:
+        say(f"warning: {trace} gets no plot beside it, which needs matplotlib: {install(EXTRA)}")
     if output_kind(args.output) == "picture":
         plan = make_plan(args.input, styles, args.output, **vars(settings))
         _draw(plan, plot)

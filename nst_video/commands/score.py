@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from nst_video.arguments import Parser, add_options, given_options, parse_style
 from nst_video.errors import UsageError
+from nst_video.fields import parse_report
 from nst_video.settings import split_options
 from nst_video.stopping import Stopper
 from nst_video.terminal import counting, print_json, print_lines
@@ -27,8 +27,10 @@ def make_parser() -> Parser:
         "--reference", metavar="N", type=int, default=0, help="compare with N pairs of frames painted alone"
     )
     report.add_argument("--json", action="store_true", help="print the means as JSON on stdout")
-    report.add_argument("--csv", metavar="FILE", help="write every frame's values")
-    report.add_argument("--plot", metavar="FILE", help="draw every frame's values into a PNG")
+    report.add_argument("--csv", metavar="FILE", type=parse_report("--csv"), help="write every frame's values")
+    report.add_argument(
+        "--plot", metavar="FILE", type=parse_report("--plot"), help="draw every frame's values into a PNG"
+    )
     report.add_argument("--debug", action="store_true", help="show where an error came from")
     add_options(parser, style_help="a style picture that was used")
     return parser
@@ -50,9 +52,8 @@ def run(words: Sequence[str], stopper: Stopper) -> int:
     from nst_video.reports import check_reports
     from nst_video.score import score_video, write_csv
 
-    reports = [Path(name) if name else None for name in (args.csv, args.plot)]
     check_reports(
-        reports,
+        [args.csv, args.plot],
         [args.output, *(file for file, _ in named_files(args.input, style_shares(styles), settings))],
         overwrite=options["overwrite"],
         plotting=bool(args.plot),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from nst_video.arguments import Parser
+from nst_video.fields import parse_report
 from nst_video.stopping import Stopper
 from nst_video.terminal import print_json, print_lines, say
 
@@ -15,7 +16,12 @@ def make_parser() -> Parser:
         description="Tells how far an unfinished render is, while it runs or after it was stopped.",
     )
     parser.add_argument("output", metavar="OUT", help="the output that the render was to write")
-    parser.add_argument("--play", metavar="FILE", help="write what is finished so far, with its sound, to a video")
+    parser.add_argument(
+        "--play",
+        metavar="FILE",
+        type=parse_report("--play"),
+        help="write what is finished so far, with its sound, to a video",
+    )
     parser.add_argument("-y", dest="overwrite", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--json", action="store_true", help="print it as JSON on stdout")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from nst_video.errors import ResourceError, UsageError
+from nst_video.errors import ResourceError, UsageError, missing_package
 from nst_video.live.access import listening, refusal, url
 from nst_video.live.desk import KEYS, Desk, Setting
 from nst_video.live.frames import Shown
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INSTALL = 'pip install "websockets>=15"'
 PAGE, STREAM = "/", "/live"  # the two paths there are
 MOST_BROWSERS = 16
 MOST_CONNECTIONS = 64  # of which most have not yet said what they want
@@ -378,7 +377,7 @@ def _websockets() -> Any:
         importlib.import_module("websockets.asyncio.server")
         return importlib.import_module("websockets")
     except ImportError:
-        raise ResourceError(f"--serve needs the package websockets; install it with: {INSTALL}") from None
+        raise missing_package("--serve", "the package websockets", "serve") from None
 
 
 def _page() -> tuple[str, dict[str, str]]:

@@ -6,12 +6,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from nst_video.errors import ResourceError
+from nst_video.errors import ResourceError, missing_package
 from nst_video.live.frames import Shown
 from nst_video.live.outputs import Facts
 from nst_video.live.worker import Worker
 
-INSTALL = "pip install 'nst-video[virtualcam]'"
 DRIVERS = (
     "Linux: install v4l2loopback and run `sudo modprobe v4l2loopback`; "
     "macOS and Windows: install OBS Studio and start its virtual camera once"
@@ -25,7 +24,7 @@ def make_device(size: tuple[int, int], rate: float) -> Any:
     try:
         import pyvirtualcam
     except ImportError as error:
-        raise ResourceError(f"--virtual-camera needs the package pyvirtualcam: {INSTALL}") from error
+        raise missing_package("--virtual-camera", "the package pyvirtualcam", "virtualcam") from error
     try:
         return pyvirtualcam.Camera(*size, rate, fmt=pyvirtualcam.PixelFormat.RGB)
     except RuntimeError as error:
