@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +11,9 @@ import av
 from av.codec import Codec
 
 from nst_video.errors import ResourceError, UsageError
+from nst_video.fields import flag_name
 from nst_video.files import JOB_SUFFIX
+from nst_video.options import OutputOptions
 from nst_video.pictures import PICTURE_SUFFIXES
 from nst_video.sequences import is_numbered, is_pattern, numbered
 
@@ -127,22 +129,60 @@ def output_kind(path: str | os.PathLike[str]) -> str:
     )
 
 
-def find_codec(name: str, suffix: str, crf: float = 18, preset: str = "medium") -> tuple[str, VideoCodec]:
+# Kind of output -> the options that mean nothing for it.
+_MEANINGLESS = {
+    "picture": ("codec", "crf", "preset", "lossless", "keep_job"),
+    "gif": ("codec", "crf", "preset"),
+    "sequence": ("codec", "crf", "preset"),
+}
+_KINDS = {"picture": "a picture", "gif": "a gif", "sequence": "a sequence of pictures"}
+
+
+def settle_encoding(options: OutputOptions, output: str | os.PathLike[str]) -> OutputOptions:
+    """The options with FFmpeg's name of the codec of a video, by its suffix where none is given; UsageError for
+    options that mean nothing for such an output.
+    """
+    kind = output_kind(output)
+    for item in fields(options):
+        if item.name in _MEANINGLESS.get(kind, ()) and getattr(options, item.name) != item.default:
+            raise UsageError(
+                f"{flag_name(item.name)} means nothing for {os.fspath(output)}, which is {_KINDS[kind]}; "
+                "leave it out, or write a video such as out.mp4"
+            )
+    if kind != "video":
+        return options
+    codec = options.codec or default_codec(Path(output).suffix.lower())
+    return replace(options, codec=ALIASES.get(codec, codec))
+
+
+def default_codec(suffix: str) -> str:
+    """The codec of a container unless another one is asked for: the first that it holds and this build has."""
+    fitting = [name for name, codec in CODECS.items() if suffix in codec.containers]
+    return next(filter(can_encode, fitting), fitting[0])
+
+
+def can_encode(encoder: str) -> bool:
+    """Whether this build of FFmpeg has the encoder."""
+    try:
+        Codec(encoder, "w")
+    except av.codec.codec.UnknownCodecError:
+        return False
+    return True
+
+
+def find_codec(name: str | None, suffix: str, crf: float = 18, preset: str = "medium") -> tuple[str, VideoCodec]:
     """(encoder name, its entry) for `name` or an alias, checked against the container, the build, the crf and the
-    preset.
+    preset; None is the codec that the container has by default.
 
     Raises UsageError that names what would be allowed.
     """
+    name = name or default_codec(suffix)
     encoder = ALIASES.get(name, name)
     if encoder not in CODECS:
         raise UsageError(f"unknown codec {name!r}{_nearest(name, (*CODECS, *ALIASES))}; known: {', '.join(CODECS)}")
     codec = CODECS[encoder]
-    try:
-        Codec(encoder, "w")
-    except av.codec.codec.UnknownCodecError as error:
-        raise UsageError(
-            f"this build of FFmpeg has no encoder {encoder}; use another codec, such as libx264"
-        ) from error
+    if not can_encode(encoder):
+        raise UsageError(f"this build of FFmpeg has no encoder {encoder}; use another codec, such as libx264")
     if preset not in X264_PRESETS:
         raise UsageError(f"unknown preset {preset!r}{_nearest(preset, X264_PRESETS)}; known: {', '.join(X264_PRESETS)}")
     if codec.largest_crf is not None and not 0 <= crf <= codec.largest_crf:
@@ -160,7 +200,7 @@ def check_output(
     path: str | os.PathLike[str],
     *,
     sources: Iterable[tuple[str, str]] = (),
-    codec: str = "libx264",
+    codec: str | None = None,
     crf: float = 18,
     preset: str = "medium",
     overwrite: bool = False,

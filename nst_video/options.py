@@ -170,7 +170,13 @@ class OutputOptions:
         unset="25",
     )
     duration: Fraction | None = option(None, Time(), "make a video this long of a single picture", metavar="TIME")
-    codec: str = option("libx264", Text("a video encoder of FFmpeg"), "video codec of the output", metavar="NAME")
+    codec: str | None = option(
+        None,
+        Text("a video encoder of FFmpeg"),
+        "video codec of the output",
+        metavar="NAME",
+        unset="by the suffix of OUT: libvpx-vp9 for .webm, else libx264",
+    )
     crf: int = option(18, Number(0, 63, whole=True), "quality of the codec: less is better and larger", metavar="N")
     preset: str = option(
         "medium", Text("a preset of the codec"), "speed of the codec against file size", metavar="NAME"

@@ -65,7 +65,7 @@ class VideoOutput:
         *,
         info: VideoInfo,
         size: tuple[int, int],
-        codec: str,
+        codec: str | None,
         crf: float,
         preset: str,
         start: Fraction | float | None,

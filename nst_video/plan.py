@@ -15,7 +15,7 @@ import numpy as np
 
 from nst_video.ahead import begin_import
 from nst_video.budget import fitted, given_up
-from nst_video.codecs import check_gif_speed, output_kind
+from nst_video.codecs import check_gif_speed, output_kind, settle_encoding
 from nst_video.curves import Curves
 from nst_video.dreaming.options import DreamOptions
 from nst_video.dreaming.specs import check_octaves, dreamed_layers, tile_for
@@ -158,6 +158,7 @@ def make_plan(
         ResourceError: an output folder that is missing or cannot be written to.
     """
     settings = Settings(**groups)
+    settings = replace(settings, options=settle_encoding(settings.options, output))
     shares = shares_of(styles, settings)
     kind = _check_output(input, shares, output, settings)
     plan = settle(input, styles, output, settings)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nst_video.codecs import check_output
+from nst_video.codecs import check_output, settle_encoding
 from nst_video.errors import InputError, UsageError
 from nst_video.fingerprint import differences, encoding, fingerprint, processor, with_encoding
 from nst_video.guarded import look
@@ -50,6 +50,7 @@ def open_job(
         ResourceError: another process works on it, or there is too little room on the disk.
     """
     settings = Settings(**groups)
+    settings = replace(settings, options=settle_encoding(settings.options, output))
     folder = job_folder(output)
     lock = JobLock(folder)
     try:

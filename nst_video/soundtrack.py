@@ -13,6 +13,7 @@ import numpy as np
 from av.codec import Codec
 from av.container import InputContainer, OutputContainer
 
+from nst_video.codecs import can_encode
 from nst_video.errors import InputError
 from nst_video.music.sound import check_decoded, open_sound, sound_stream
 from nst_video.plain import fraction_of
@@ -165,7 +166,7 @@ class Soundtrack:
             self.stream: Any = output.add_stream_from_template(template, opaque=True)
             describe(self.stream, template)
             return
-        encoder = name if held and lossless and _can_encode(name) else holds.sound_encoder
+        encoder = name if held and lossless and can_encode(name) else holds.sound_encoder
         if not (lossless and encoder in (name, "flac", "alac")):
             ends = "begin" if heard.song.begin else "end"
             why = f"{suffix} does not hold {name}" if not held else f"it has to {ends} elsewhere than its packets do"
@@ -278,14 +279,6 @@ def _frames(container: InputContainer, path: str) -> Iterator[Any]:
             yield from packet.decode()
         except av.error.InvalidDataError:
             continue
-
-
-def _can_encode(name: str) -> bool:
-    try:
-        Codec(name, "w")
-    except av.codec.codec.UnknownCodecError:
-        return False
-    return True
 
 
 def _planar(format_name: str) -> str:

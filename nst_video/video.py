@@ -181,7 +181,7 @@ class VideoWriter:
         *,
         info: VideoInfo,
         size: tuple[int, int],
-        codec: str = "libx264",
+        codec: str | None = None,
         crf: float = 18,
         preset: str = "medium",
         overwrite: bool = False,

@@ -140,6 +140,15 @@ CASES = {
     "unknown suffix": Case("in.mp4 style.png out.xyz", USAGE, "out.xyz: cannot write '.xyz'"),
     "unknown codec": Case("in.mp4 style.png out.mp4 --codec divx9", USAGE, "unknown codec 'divx9'"),
     "codec that the container cannot hold": Case("in.mp4 style.png out.webm --codec libx264", USAGE, ".webm"),
+    "codec for a picture": Case(
+        "in.mp4 style.png out.png --still 0 --codec libx265", USAGE, "--codec means nothing for out.png, which is a pic"
+    ),
+    "keeping the job of a picture": Case(
+        "in.mp4 style.png out.png --still 0 --keep-job", USAGE, "--keep-job means not"
+    ),
+    "lossless picture": Case("in.mp4 style.png out.png --still 0 --lossless", USAGE, "--lossless means nothing for"),
+    "crf for a gif": Case("in.mp4 style.png out.gif --crf 3", USAGE, "--crf means nothing for out.gif, which is a gif"),
+    "preset for pictures": Case("in.mp4 style.png f/%05d.png --preset slow", USAGE, "which is a sequence of pictures"),
     "unknown preset": Case("in.mp4 style.png out.mp4 --preset warp", USAGE, "unknown preset 'warp'"),
     "many frames into one picture": Case("in.mp4 style.png out.png", USAGE, "out.png is one picture but there are 24"),
     "a still into a video": Case("in.mp4 style.png out.mp4 --still 0", USAGE, "--still renders a picture, not out.mp4"),

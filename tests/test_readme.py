@@ -9,6 +9,7 @@ import pytest
 from media import make_video, picture
 
 from nst_video.cli import COMMANDS
+from nst_video.codecs import CODECS, CONTAINERS, default_codec
 from nst_video.commands import dream, paint
 from nst_video.live.desk import key_lines
 from nst_video.pictures import write_picture
@@ -69,3 +70,15 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
 def test_the_table_of_keys_is_theirs():
     rows = re.findall(r"^\| (`.*`) \| (.*) \|$", README.split("\n## Live\n")[1].split("\n## ")[0], re.MULTILINE)
     assert [f"{names.replace('`', '')}\t{meaning}" for names, meaning in rows] == list(key_lines())
+
+
+def test_the_table_of_codecs_is_theirs():
+    rows = re.findall(r"^\| `(\.\w+)` \| `([\w-]+)` \| (.*?) \|", README, re.MULTILINE)
+    assert {suffix: (usual, set(re.findall("`(.*?)`", others))) for suffix, usual, others in rows} == {
+        suffix: (
+            default_codec(suffix),
+            {name for name, codec in CODECS.items() if suffix in codec.containers} - {usual},
+        )
+        for suffix, usual, _ in rows
+    }
+    assert {suffix for suffix, _, _ in rows} == set(CONTAINERS)

@@ -37,10 +37,9 @@ def write(clip, target, song, *, start=None, end=None, rate=None):
 @pytest.mark.parametrize("music", ["song.flac", "song.wav", "song.mp3", "song.m4a", "song.opus"])
 def test_clicks_are_heard_where_they_were(clip, tmp_path, music, target):
     song = survey_song(str(click_track(tmp_path / music, 4, TIMES)), "stop", DAY)
-    codec = {"codec": "vp9"} if target.endswith("webm") else {}
     info, pts = probe(clip), [number * 512 for number in range(60)]
     with VideoWriter(
-        tmp_path / target, info=info, size=(96, 64), music=Heard.under(song, info, pts, open_end=True), **codec
+        tmp_path / target, info=info, size=(96, 64), music=Heard.under(song, info, pts, open_end=True)
     ) as writer:
         for time in pts:
             writer.write(picture(time // 512), time)

@@ -13,6 +13,7 @@ import pytest
 
 from nst_video import codecs, output, streams
 from nst_video.errors import InputError, ResourceError, UsageError
+from nst_video.options import OutputOptions
 from nst_video.pictures import read_picture, write_picture
 from nst_video.video import VideoInfo, VideoReader, VideoWriter, check_output, probe
 
@@ -60,7 +61,7 @@ REFUSED = {
     "crf out of range": (lambda folder: folder / "out.mp4", {"crf": 52}, UsageError, r"takes 0 \(best\) to 51"),
     "codec not held": (
         lambda folder: folder / "out.webm",
-        {},
+        {"codec": "libx264"},
         UsageError,
         "write .mp4 or .m4v or .mov or .mkv, or use",
     ),
@@ -93,6 +94,23 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(tmp_path, clip, cas
         VideoWriter(path, info=info, size=SIZE, overwrite=overwrite, **options)
     assert left_in(tmp_path) == before
     assert numbers(clip) == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [(".mp4", "libx264"), (".m4v", "libx264"), (".mov", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")],
+)
+def test_a_container_has_a_codec_of_its_own(tmp_path, clip, suffix, codec):
+    target = tmp_path / f"out{suffix}"
+    write(probe(clip), target)
+    assert probe(target).codec in {"libx264": ("h264",), "libvpx-vp9": ("vp9", "libvpx-vp9")}[codec]
+    assert numbers(target) == list(range(8))
+    assert codecs.settle_encoding(OutputOptions(), target).codec == codec
+
+
+def test_webm_has_the_next_codec_where_a_build_lacks_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(codecs, "can_encode", lambda encoder: encoder == "libsvtav1")
+    assert codecs.default_codec(".webm") == "libsvtav1"
 
 
 def test_an_existing_output_needs_leave_to_be_overwritten(tmp_path, clip):
