@@ -39,7 +39,7 @@ from nst_video.plain import tuples
 from nst_video.plan import Plan
 from nst_video.segments import KeptFile, segment_rows
 
-VERSION = 2
+VERSION = 3
 MANIFEST, LEDGER = "manifest.json", "ledger.json"
 PART = "output.part"  # the output while it is put together
 # How the names of all files begin that this program makes in the folder, the lock aside.

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 class FrameReport:
     """What one frame took and how it turned out.
 
-    time: seconds in the input. losses: the weighted terms at the end. e_warp: mean squared difference to the previous
-    painted frame moved along the flow, where the flow is trusted, in [0, 1]² (None on the first frame of a shot).
+    time: seconds in the input. losses: the weighted terms at the end. drift: mean squared difference to the previous
+    painted frame moved along the flow that this one was painted with, where painting trusted it, in [0, 1]² (None on
+    the first frame of a shot). It is no E_warp: the score finds a flow of its own in the input, trusts it by its
+    geometry alone, and so counts places too whose colours say that the flow is wrong there, which painting leaves out.
     joint: the same between this frame and the next, where that is the first of the next lane. took: seconds from the
     frame's arrival to its end; of frames painted side by side each has its part.
     """
@@ -28,7 +30,7 @@ class FrameReport:
     evaluations: int
     rejected: int
     losses: dict[str, float]
-    e_warp: float | None
+    drift: float | None
     took: float
     joint: float | None = None
 

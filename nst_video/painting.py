@@ -162,7 +162,7 @@ def _together(plan: Plan, stylizer: FrameStylizer, works: Sequence[_Work], graph
     # A picture that lasts may be zoomed into, of which the motion, which is none, knows nothing.
     lasting = plan.options.duration is not None
     errors = [
-        None if lasting else _error(image, old, work, call)
+        None if lasting else _drift(image, old, work, call)
         for image, old, work in zip(images, before, works, strict=True)
     ]
     joints = [_joint(image, work, call) for image, work in zip(images, works, strict=True)]
@@ -199,8 +199,8 @@ def _go_on(painter: _Painter, frame: Upcoming, image: Tensor) -> None:
         painter.anchor = image.clone()  # without the rest of the batch
 
 
-def _error(image: Tensor, before: Tensor | None, work: _Work, call: Callable[..., Tensor]) -> Tensor | None:
-    """E_warp against the frame before, by the motion already known; none of a lane's first frame, which is compared
+def _drift(image: Tensor, before: Tensor | None, work: _Work, call: Callable[..., Tensor]) -> Tensor | None:
+    """The drift against the frame before, by the motion already known; none of a lane's first frame, which is compared
     where the lane before it ends.
     """
     lane, motion = work.painter.lane, work.frame.motion
@@ -210,7 +210,7 @@ def _error(image: Tensor, before: Tensor | None, work: _Work, call: Callable[...
 
 
 def _joint(image: Tensor, work: _Work, call: Callable[..., Tensor]) -> Tensor | None:
-    """E_warp of the first frame of the next lane against this one, the last of its own."""
+    """The drift of the first frame of the next lane against this one, the last of its own."""
     after, joint = work.painter.after, work.frame.joint
     if after is None or after.anchor is None or joint is None:
         return None
@@ -229,7 +229,7 @@ def _read(pixels: Tensor, measured: Sequence[Tensor | None]) -> tuple[np.ndarray
 
 
 def _painted(
-    plan: Plan, work: _Work, rgb: np.ndarray, took: float, e_warp: float | None, joint: float | None
+    plan: Plan, work: _Work, rgb: np.ndarray, took: float, drift: float | None, joint: float | None
 ) -> Painted:
     """The frame and what there is to tell about it; a stylizer that does not count its work leaves zeros."""
     frame, step = work.frame, work.painter.report
@@ -241,7 +241,7 @@ def _painted(
         evaluations=step.evaluations if step else 0,
         rejected=step.rejected if step else 0,
         losses=dict(step.losses) if step else {},
-        e_warp=e_warp,
+        drift=drift,
         took=took,
         joint=joint,
     )

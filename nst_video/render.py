@@ -60,7 +60,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished render: means over its frames, and a row for each of them; times in seconds."""
+    """A finished render: means over its frames, and a row for each; times in seconds. drift: see FrameReport."""
 
     output: str
     frames: int
@@ -70,7 +70,7 @@ class Result:
     seconds_per_frame: float
     evaluations: float
     losses: dict[str, float]
-    e_warp: float | None
+    drift: float | None
     rows: tuple[FrameReport, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -259,15 +259,15 @@ def _memory_errors(plan: Plan) -> Iterator[None]:
 def _tell_joints(rows: Sequence[FrameReport]) -> None:
     """A line on how well lanes meet within a shot."""
     joints = [row.joint for row in rows if row.joint is not None]
-    elsewhere = [row.e_warp for row in rows if row.e_warp is not None]
+    elsewhere = [row.drift for row in rows if row.drift is not None]
     if joints and elsewhere:
         worst, usual = max(joints), median(elsewhere)
-        log.info("where lanes meet in a shot E_warp is %.1e at most, in the median elsewhere %.1e", worst, usual)
+        log.info("where lanes meet in a shot the drift is %.1e at most, in the median elsewhere %.1e", worst, usual)
 
 
 def _result(plan: Plan, rows: Sequence[FrameReport], seconds: float) -> Result:
     terms = sorted({term for row in rows for term in row.losses})
-    coherence = [error for row in rows for error in (row.e_warp, row.joint) if error is not None]
+    coherence = [error for row in rows for error in (row.drift, row.joint) if error is not None]
     return Result(
         output=plan.output,
         frames=len(rows),
@@ -277,7 +277,7 @@ def _result(plan: Plan, rows: Sequence[FrameReport], seconds: float) -> Result:
         seconds_per_frame=seconds / len(rows),
         evaluations=fmean(row.evaluations for row in rows),
         losses={term: fmean(row.losses[term] for row in rows if term in row.losses) for term in terms},
-        e_warp=fmean(coherence) if coherence else None,
+        drift=fmean(coherence) if coherence else None,
         rows=tuple(rows),
     )
 

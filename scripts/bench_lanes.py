@@ -4,7 +4,7 @@
                                   [--quality standard] [--encoder NAME] [--iterations N] [--device auto] [--score]
                                   [--json FILE]
 
-A joint is where one lane of a shot ends and the next begins: E_warp there stands beside the median elsewhere.
+A joint is where one lane of a shot ends and the next begins: the drift there stands beside the median elsewhere.
 `--frames` makes the clip as long as that by playing it forwards and backwards. `--score` measures style and content of
 all frames by VGG-19, which takes its time.
 """
@@ -132,15 +132,15 @@ def rendering(arguments: argparse.Namespace, clip: Path, count: int, folder: str
 
 
 def seams(rows: tuple[FrameReport, ...]) -> dict[str, Any]:
-    """E_warp at the joints, the largest among the frames that are drawn towards one, and elsewhere."""
+    """The drift at the joints, the largest among the frames that are drawn towards one, and elsewhere."""
     joints = [(row.frame, row.joint) for row in rows if row.joint is not None]
     near = {number for frame, _ in joints for number in range(frame - lanes.BLEND + 1, frame + 2)}
-    drawn = [row.e_warp for row in rows if row.frame in near and row.e_warp is not None]
-    elsewhere = [row.e_warp for row in rows if row.frame not in near and row.e_warp is not None]
+    drawn = [row.drift for row in rows if row.frame in near and row.drift is not None]
+    elsewhere = [row.drift for row in rows if row.frame not in near and row.drift is not None]
     return {
-        "E_warp, median elsewhere": median(elsewhere),
-        "E_warp at the joints": [joint for _, joint in joints],
-        "E_warp before the joints, largest": max(drawn, default=None),
+        "drift, median elsewhere": median(elsewhere),
+        "drift at the joints": [joint for _, joint in joints],
+        "drift before the joints, largest": max(drawn, default=None),
     }
 
 
@@ -148,14 +148,14 @@ def show(renders: list[dict[str, Any]]) -> None:
     """A table; style and content in % of those of the first render."""
     first = renders[0]
     for one in renders:
-        joints = ", ".join(f"{joint:.1e}" for joint in one["E_warp at the joints"]) or "none"
+        joints = ", ".join(f"{joint:.1e}" for joint in one["drift at the joints"]) or "none"
         scored = "scored style" in one
         shares = [f"{name} {100 * one[name] / first[name] - 100:+.1f} %" for name in ("style", "content")]
         if scored:
             names = ("scored style", "scored content")
             shares += [f"{name} {100 * one[name] / first[name] - 100:+.1f} %" for name in names]
         rates = f"{one['frames a second']:.1f} frames/s (steady {one['frames a second, steady']:.1f})"
-        coherence = f"E_warp {one['E_warp, median elsewhere']:.1e}, at the joints {joints}"
+        coherence = f"drift {one['drift, median elsewhere']:.1e}, at the joints {joints}"
         print(f"{one['lanes']} lanes: {rates}, {', '.join(shares)}; {coherence}")
 
 

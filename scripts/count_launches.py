@@ -65,7 +65,7 @@ PARTS: list[tuple[Any, str, str]] = [
     (graphs.Graphs, "minimise", "minimisation: in and out of the graph, replays"),
     (optimizers.Minimum, "read", "report"),
     (Stylizer, "_remember", "state for the next frame"),
-    (painting, "_error", "E_warp"),
+    (painting, "_drift", "drift"),
     (painting, "_read", "picture to the host"),
 ]
 # The same of functions that are recorded, by their names.

@@ -115,9 +115,10 @@ def test_the_main_job_on_the_samples(tmp_path, capsys):
     assert (result["output"], result["frames"], result["size"]) == (str(output), 5, [64, 36])
     assert result["seconds_per_frame"] > 0
     assert {"content", "style", "tv", "temporal", "loss"} <= set(result["losses"])
-    assert 0 <= result["e_warp"] < 1
+    assert 0 <= result["drift"] < 1
     assert "frame 5 of 5" in printed.err
-    assert "5 frames of 64x36" in printed.err
+    assert re.search(r"5 frames of 64x36 .*, drift \d\.\de-\d\d\)", printed.err)
+    assert "E_warp" not in printed.err  # which is what the score measures
 
 
 def test_nothing_is_printed_on_stdout_without_json(files, capsys):

@@ -421,7 +421,7 @@ def test_a_whole_render(tmp_path, style, encoder):
     clip = make_video(tmp_path / "in.mp4", pts=range(0, 5 * 512, 512))
     result = stylize(clip, style, tmp_path / "out.mp4", encoder=encoder, **FAST)
     assert result.frames == 5
-    assert result.e_warp is not None
+    assert result.drift is not None
 
 
 def test_a_whole_render_with_flow_of_the_gpu_is_the_same_again(tmp_path, style):

@@ -170,7 +170,7 @@ def test_a_picture_lasts_as_long_as_it_is_told_at_the_exact_rate(photo, tmp_path
     exact = Fraction(rate or 25)
     assert (plan.frames, plan.shots) == (frames, ((0, frames),))
     assert [pts * plan.time_base for pts in plan.pts] == [number / exact for number in range(frames)]
-    assert render_plan(plan, Echo()).e_warp is None  # a zoom would be taken for flicker
+    assert render_plan(plan, Echo()).drift is None  # a zoom would be taken for flicker
     pictures, times = frames_of(tmp_path / "out.mp4")
     assert list(times) == [number / exact for number in range(frames)]
     assert probe(tmp_path / "out.mp4").average_rate == exact

@@ -171,7 +171,7 @@ def test_the_result_is_that_of_the_whole_render(opened, wanted):
     _, uninterrupted = wanted
     plain = [{**vars(row), "took": 0} for row in uninterrupted.rows]
     assert [{**vars(row), "took": 0} for row in result.rows] == plain
-    assert (result.frames, result.e_warp, result.losses) == (24, uninterrupted.e_warp, uninterrupted.losses)
+    assert (result.frames, result.drift, result.losses) == (24, uninterrupted.drift, uninterrupted.losses)
     assert [(one.done, one.resumed) for one in seen] == [(number, 9) for number in range(10, 25)]
 
 

@@ -425,12 +425,12 @@ def test_what_a_render_in_lanes_tells_of_itself_is_in_order(opened, tmp_path, ca
     rows = [json.loads(line) for line in trace.read_text().splitlines()]
     assert [row["frame"] for row in rows] == [row.frame for row in result.rows] == list(range(FRAMES))
     assert [row.frame for row in result.rows if row.joint is not None] == [7, 15]
-    assert [row.frame for row in result.rows if row.e_warp is None] == [0, 8, 16]
+    assert [row.frame for row in result.rows if row.drift is None] == [0, 8, 16]
     worst = max(row.joint for row in result.rows if row.joint is not None)
-    assert f"where lanes meet in a shot E_warp is {worst:.1e} at most" in caplog.text
-    known = [error for row in result.rows for error in (row.e_warp, row.joint) if error is not None]
+    assert f"where lanes meet in a shot the drift is {worst:.1e} at most" in caplog.text
+    known = [error for row in result.rows for error in (row.drift, row.joint) if error is not None]
     assert len(known) == FRAMES - 1
-    assert result.e_warp == pytest.approx(sum(known) / len(known))
+    assert result.drift == pytest.approx(sum(known) / len(known))
 
 
 def test_status_counts_all_lanes_and_plays_what_has_no_gap(opened, tmp_path):
@@ -602,7 +602,7 @@ def test_shots_as_lanes_are_those_painted_one_after_the_other_within_rounding(tw
 
 def test_shots_as_lanes_are_as_good_as_one_after_the_other(two_shots, tmp_path):
     one, two = (painted(two_shots, tmp_path / f"{count}.mkv", count, precision="fp32") for count in (1, 2))
-    assert [row.frame for row in two.rows if row.e_warp is None] == [0, 12]
+    assert [row.frame for row in two.rows if row.drift is None] == [0, 12]
     scores = [score_video(two_shots, tmp_path / f"{count}.mkv", SAMPLES / "oil.jpg") for count in (1, 2)]
     # Of so few and small frames, rounding alone moves the style by up to 7 %. EXPERIMENTS.md has whole clips.
     for measure in ("style", "content", "e_warp"):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from media import make_video, packets_of, picture
+from tiny import texture
 
 import nst_video
 from nst_video.ahead import Ahead, in_order
@@ -23,6 +24,7 @@ from nst_video.painted import Standing
 from nst_video.pictures import read_picture, write_picture
 from nst_video.plan import make_plan
 from nst_video.render import render_plan, stylize
+from nst_video.score import score_video
 from nst_video.state import State
 from nst_video.upcoming import Feed, patiently
 from nst_video.video import VideoReader
@@ -97,7 +99,7 @@ def test_every_shot_starts_anew(tmp_path, style):
     assert (result.shots, identity.shots) == (2, 2)
     assert identity.references == [0, 1, 2, 2, 3, 3, 3, 0, 1, 2, 2, 3, 3, 3, 3, 3]
     assert [row.shot for row in result.rows] == [0] * 7 + [1] * 9
-    assert [row.frame for row in result.rows if row.e_warp is None] == [0, 7]
+    assert [row.frame for row in result.rows if row.drift is None] == [0, 7]
 
 
 def test_the_stylizer_hears_the_time_of_every_frame(plan):
@@ -114,7 +116,22 @@ def test_a_still_scene_handed_through_does_not_flicker(tmp_path, style):
     for number in range(4):
         write_picture(folder / f"{number:03}.png", picture(0))
     result = render_plan(make_plan(folder, style, tmp_path / "out.mp4"), Identity())
-    assert result.e_warp == pytest.approx(0, abs=1e-9)
+    assert result.drift == pytest.approx(0, abs=1e-9)
+
+
+def test_the_drift_leaves_out_what_the_score_counts(tmp_path, style):
+    """A square that changes its colour: the flow agrees with itself there, and painting does not trust it."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(3):
+        frame = texture(5)
+        frame[16:32, 24:40] = 60 + 50 * number
+        write_picture(folder / f"{number:03}.png", frame)
+    result = render_plan(make_plan(folder, style, tmp_path / "out"), Identity())
+    score = score_video(folder, tmp_path / "out", style, network_every=9, threads=1)
+    assert score.e_warp == pytest.approx(score.e_warp_input)
+    assert result.drift < score.e_warp / 5
+    assert "e_warp" not in result.to_json()
 
 
 def test_progress_is_told_after_every_frame(plan):

@@ -136,7 +136,7 @@ def _watching(
 def _summary(result: "Result") -> str:
     """What came out, in one line."""
     width, height = result.size
-    coherence = "" if result.e_warp is None else f", E_warp {result.e_warp:.1e}"
+    coherence = "" if result.drift is None else f", drift {result.drift:.1e}"
     return (
         f"{result.output}: {result.frames} frames of {width}x{height} in {clock(result.seconds)} "
         f"({result.seconds_per_frame:.2f} s and {result.evaluations:.1f} evaluations a frame{coherence})"
