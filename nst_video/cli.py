@@ -9,9 +9,10 @@ from importlib import import_module
 from nst_video.errors import NstVideoError, ResourceError, Stopped
 from nst_video.process import settle
 from nst_video.stopping import Stopper, Terminated
-from nst_video.terminal import log_lines, say, tell
+from nst_video.terminal import flushed, forget_unread, log_lines, say, tell
 
 COMMANDS = ("live", "dream", "score", "status", "info")  # modules of nst_video.commands; others are `paint`'s input
+UNREAD = 141  # exit code: what shells say of a program that SIGPIPE ends
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settle()
     stopper = Stopper(tell)
     try:
-        with stopper.heeding(), log_lines():
+        with stopper.heeding(), log_lines(), flushed():
             name, rest = (words[0], words[1:]) if words and words[0] in COMMANDS else ("paint", words)
             return int(import_module(f"nst_video.commands.{name}").run(rest, stopper))
     except Stopped as stopped:
@@ -30,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(words, str(error), error.exit_code, error.detail)
     except MemoryError:  # outside the render, which says more about it
         return _complain(words, "not enough memory; choose a smaller --size", ResourceError.exit_code)
+    except BrokenPipeError:  # whoever read what is printed has enough of it, as `head` has
+        forget_unread()
+        return UNREAD
     except OSError as error:  # of the files beside the output; the library turns all others into its own errors
         return _complain(words, f"{error.filename or 'a file'}: {error.strerror or error}", ResourceError.exit_code)
     except KeyboardInterrupt:  # where signals could not be heeded

@@ -52,6 +52,26 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 @contextmanager
+def flushed() -> Iterator[None]:
+    """What is printed inside is written at the end of it, not when the interpreter ends, who would only complain."""
+    try:
+        yield
+    finally:
+        print(end="", flush=True)
+
+
+def forget_unread() -> None:
+    """After a BrokenPipeError: what still waits to be printed where nobody reads any more goes nowhere."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+@contextmanager
 def counting(frames: int | None = None, resumed: int = 0) -> Iterator[Callable[[int, int], None]]:
     """A function to be told (done, all) frames: draws a bar on a terminal, says a line now and then elsewhere. Frames
     that were `resumed` count as done, but not for the pace.

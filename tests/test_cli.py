@@ -365,6 +365,15 @@ def test_a_signal_before_the_render_stops_at_once(files, capsys, monkeypatch):
     assert capsys.readouterr().err == "nst-video: error: terminated; no output was written\n"
 
 
+@pytest.mark.parametrize("words", ["--help", "info", "info --json", "dream --list-layers vgg19", "live --help"])
+def test_a_reader_that_has_enough_ends_the_program_quietly(words):
+    command = [sys.executable, "-m", "nst_video", *words.split()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode in ((0, 141) if "--help" in words else (141,))  # argparse overlooks it by itself
+
+
 def test_the_program_can_be_run_as_a_module():
     result = subprocess.run(
         [sys.executable, "-m", "nst_video", "--version"], capture_output=True, text=True, check=True
