@@ -2,14 +2,17 @@
 
 import argparse
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import Field, fields
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from nst_video.errors import UsageError
 from nst_video.fields import flag_name, parse_option
 from nst_video.kinds import Choice, Curve, Flag, Repeated
 from nst_video.settings import PAINT, Section
+
+HIDDEN = argparse.SUPPRESS  # as the help of an option: accepted, and not listed
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,12 +27,18 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_options(
-    parser: argparse.ArgumentParser, sections: Sequence[Section] = PAINT, *, style_help: str | None = None
+    parser: argparse.ArgumentParser,
+    sections: Sequence[Section] = PAINT,
+    *,
+    style_help: str | None = None,
+    helps: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Add every option of the sections, and with the look, where there is help for it, the repeatable --style."""
+    """Add every option of the sections, and with the look, where there is help for it, the repeatable --style. helps:
+    by the names of fields, what `--help` says in place of their own; HIDDEN for those that it leaves out.
+    """
     taken = {flag_name(item.name) for section in sections for item in section.items}
     for section in sections:
-        group = add_fields(parser, section.title, section.items, taken)
+        group = add_fields(parser, section.title, section.items, taken, helps)
         if section.title == "look" and style_help:
             group.add_argument(
                 "--style", dest="styles", metavar="FILE=WEIGHT", action="append", default=[], help=style_help
@@ -37,15 +46,20 @@ def add_options(
 
 
 def add_fields(
-    parser: argparse.ArgumentParser, title: str, items: Iterable[Field[Any]], taken: Collection[str] = ()
+    parser: argparse.ArgumentParser,
+    title: str,
+    items: Iterable[Field[Any]],
+    taken: Collection[str] = (),
+    helps: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Add fields of a dataclass of options under a title; the group that they are in. A short name is left out where
-    it is among the `taken` ones.
+    it is among the `taken` ones; helps: see `add_options`.
     """
     group = parser.add_argument_group(title)
     for item in items:
         short = None if item.metadata["short"] in taken else item.metadata["short"]
-        _add_option(group, item.name, item.default, **{**item.metadata, "short": short})
+        facts = {**item.metadata, "short": short, "help": helps.get(item.name, item.metadata["help"])}
+        _add_option(group, item.name, item.default, **facts)
     return group
 
 
@@ -57,7 +71,7 @@ def _add_option(
     if isinstance(kind, Flag):
         section.add_argument(*flags, action="store_true", default=default, help=help)
         return
-    if isinstance(kind, Curve):
+    if isinstance(kind, Curve) and help != HIDDEN:
         help = f"{help}; a number or a schedule"
     choices = "{" + ",".join(kind.names) + "}" if isinstance(kind, Choice) else None
     shown = unset if default is None else ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
@@ -68,7 +82,7 @@ def _add_option(
         type=parse_option(name, kind),
         action=_Another if isinstance(kind, Repeated) else "store",
         default=default,
-        help=f"{help} (default: {shown})" if shown else help,
+        help=f"{help} (default: {shown})" if shown and help != HIDDEN else help,
     )
 
 

@@ -29,6 +29,7 @@ from nst_video.output import Output, open_output
 from nst_video.pictures import write_picture
 from nst_video.probe import VideoInfo
 from nst_video.segments import JoinedOutput, KeptFile, encode_segment
+from nst_video.words import counted
 
 if TYPE_CHECKING:
     from nst_video.states import Packed
@@ -373,5 +374,5 @@ def errors_of(job: Job) -> Iterator[None]:
 def _kept(job: Job) -> str:
     if not job.done:
         return "nothing was finished yet"
-    finished = "1 frame" if job.done == 1 else f"{job.done:,} frames"
-    return f"{finished} finished so far are kept in {job.folder}: put it right and run the same command again"
+    finished = counted(job.done, "frame")
+    return f"what is finished, {finished}, is kept in {job.folder}: put it right and run the same command again"

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from nst_video import motion
 from nst_video.losses import gram, relative_style
+from nst_video.words import counted
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYER = "relu4_2"
@@ -195,14 +196,22 @@ class Score:
         return means
 
     def summary(self) -> list[str]:
-        """Lines of text; coherence and style share one, because either alone can be had for nothing."""
-        coherence = f"E_warp {self.e_warp:.2e} (input {self.e_warp_input:.2e})"
-        fill = f"fill {self.fill:.2f} over {self.untrusted:.1%} of the pixels"
+        """Lines of text, without what was not taken, as between the frames of a single picture; coherence and style
+        share one, because either alone can be had for nothing.
+        """
+        coherence = _told(f"E_warp {self.e_warp:.2e} (input {self.e_warp_input:.2e})", self.e_warp)
+        fill = _told(f"fill {self.fill:.2f} over {self.untrusted:.1%} of the pixels", self.fill)
+        content = f"content distance {self.content:.3f} (95th percentile {self.content_p95:.3f})"
         lines = [
-            f"{self.frames} frames: {coherence}, style distance {self.style:.4f}",
-            f"content distance {self.content:.3f} (95th percentile {self.content_p95:.3f}), {fill}",
+            f"{counted(self.frames, 'frame')}: {', '.join([*coherence, f'style distance {self.style:.4f}'])}",
+            ", ".join([content, *fill]),
         ]
         return lines if self.reference is None else [*lines, *_reference_lines(self.reference)]
+
+
+def _told(text: str, value: float) -> list[str]:
+    """The text, unless the value that it is about was not taken."""
+    return [] if math.isnan(value) else [text]
 
 
 def _reference_lines(by: ReferenceScore) -> list[str]:
@@ -213,8 +222,11 @@ def _reference_lines(by: ReferenceScore) -> list[str]:
         f"{by.frames} of the frames, in brackets the same stylised on their own:",
         f"  {coherence}, style distance {by.style_ours:.4f} ({by.style_independent:.4f})",
         f"  {content}, {by.content_p95_worst:.2f} x on the worst frame",
-        f"  fill {by.fill_ours:.2f} ({by.fill_independent:.2f})",
-        f"  local style {local} ({by.local_ratio:.2f} x; {by.local_ratio_mirrored:.2f} x at like regions)",
+        *_told(f"  fill {by.fill_ours:.2f} ({by.fill_independent:.2f})", by.fill_ours),
+        *_told(
+            f"  local style {local} ({by.local_ratio:.2f} x; {by.local_ratio_mirrored:.2f} x at like regions)",
+            by.local_ratio_mirrored,
+        ),
     ]
 
 

@@ -25,6 +25,7 @@ from nst_video.probe import VideoInfo, unit
 from nst_video.sequences import is_pattern, number_file, numbered
 from nst_video.soundtrack import Heard, make_companions
 from nst_video.streams import Cut
+from nst_video.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -306,7 +307,7 @@ class SequenceOutput:
             self.part.rmdir()
             left = len(numbered(str(self.folder / self.pattern))) - len(self.names)
             if left > 0:
-                log.warning("%s: %d pictures of an earlier, longer run are still there", self.folder, left)
+                log.warning("%s still holds %s of an earlier, longer run", self.folder, counted(left, "picture"))
 
     def discard(self) -> None:
         """Removes the hidden folder."""

@@ -24,6 +24,7 @@ from nst_video.stepdown import Frugal, is_out_of_memory
 from nst_video.stylizers import FrameStylizer, make_stylizer
 from nst_video.survey import probe_input
 from nst_video.upcoming import Feed
+from nst_video.words import counted
 
 __all__ = [
     "FrameReport",
@@ -238,7 +239,7 @@ def _progress(painted: Painted, done: int, frames: int, resumed: int, elapsed: f
 
 
 def _stopped(done: int, plan: Plan, sink: Sink) -> Stopped:
-    after = f"frame {done:,} of" if len(plan.ranges) == 1 else f"{done:,} frames of"
+    after = f"frame {done:,} of" if len(plan.ranges) == 1 else f"{counted(done, 'frame')} of"
     return Stopped(f"stopped after {after} {plan.frames:,}; {sink.how_to_go_on()}")
 
 

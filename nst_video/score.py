@@ -48,9 +48,11 @@ from nst_video.pictures import read_picture
 from nst_video.plan import Plan, StyleLike, open_input, settle
 from nst_video.render import FrameStylizer, make_stylizer
 from nst_video.settings import split_options
-from nst_video.survey import Request
+from nst_video.survey import Request, probe_input
 from nst_video.video import VideoReader, scaled_size
+from nst_video.words import counted
 
+ROUNDING = 2  # pixels by which sizes may differ: renders have even ones
 _MIRRORS = ((-1,), (-2,), (-1, -2))  # left-right, up-down, both
 
 # Frame t -> float32 (H, W, 2): frame_t(x) = frame_{t-1}(x + flow(x)), in pixels; NaN where frame t-1 lacks the place.
@@ -254,7 +256,7 @@ def score_video(
         progress: called after every frame with the number done and the number of all.
 
     Raises:
-        InputError: a file that cannot be used, or an output with other frames than the input.
+        InputError: a file that cannot be used, or an output of another shape or with other frames than the input.
         UsageError: an unknown option, or one out of range.
     """
     plan = _plan(input, output, style, options)
@@ -278,7 +280,9 @@ def _plan(
     style: StyleLike | Sequence[StyleLike],
     options: Mapping[str, Any],
 ) -> Plan:
-    """The plan that the output can come from, at the size it has; InputError when it has more frames or fewer."""
+    """The plan that the output can come from, at the size it has; InputError when it has another shape, more frames or
+    fewer.
+    """
     settings = split_options(options)
     part = settings.options
     whole = OutputOptions(max_pixels=part.max_pixels, max_duration=part.max_duration)
@@ -288,10 +292,22 @@ def _plan(
     plan = settle(input, style, output, settings, size=size)
     if found != plan.frames:
         raise InputError(
-            f"{output} has {found} frames but {input} gives {plan.frames}; "
+            f"{output} has {counted(found, 'frame')} but {input} gives {plan.frames}; "
             f"give --start, --end and --stride as in the render"
         )
+    _check_aspect(plan)
     return plan
+
+
+def _check_aspect(plan: Plan) -> None:
+    """InputError where the output, whose size the plan has, cannot be the input in another size."""
+    info = probe_input(plan.input, plan.options)
+    wanted = scaled_size(info, max(plan.size), upscale=True)
+    if any(abs(one - other) > ROUNDING for one, other in zip(wanted, plan.size, strict=True)):
+        raise InputError(
+            f"{plan.output} is {plan.size[0]}x{plan.size[1]} pixels, which {info.width}x{info.height} of {plan.input} "
+            f"do not come to (at this size {wanted[0]}x{wanted[1]}); give the input that it was painted from"
+        )
 
 
 def _judge(plan: Plan, encoder: Encoder | None) -> Judge:

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -47,6 +47,8 @@ def find_sequence(path: str, max_pixels: int | None = None) -> Sequence | None:
     files = numbered(path) if is_pattern(path) else _in_folder(path)
     if is_pattern(path) and not files:
         raise InputError(f"{path}: no picture matches this pattern")
+    if is_pattern(path):
+        _tell_gaps(path, files)
     if not files:
         return None
     return Sequence(tuple(files), picture_size(files[0], max_pixels=max_pixels), "sequence")
@@ -54,19 +56,9 @@ def find_sequence(path: str, max_pixels: int | None = None) -> Sequence | None:
 
 def numbered(pattern: str) -> list[str]:
     """The existing files of a numbered pattern, by their numbers."""
-    folder, name = Path(pattern).parent, Path(pattern).name
-    matcher = _matcher(name)
+    folder, number = Path(pattern).parent, _number_in(pattern)
     names = os.listdir(folder) if folder.is_dir() else []
-    found = sorted((int(match[1]), match[0]) for match in map(matcher.fullmatch, names) if match)
-    first, last = (found[0][0], found[-1][0]) if found else (0, -1)
-    if last - first + 1 != len(found):
-        log.warning(
-            "%s: %d numbers between %d and %d are missing; the others are taken one after the other",
-            pattern,
-            last - first + 1 - len(found),
-            first,
-            last,
-        )
+    found = sorted((number(name), name) for name in names if number(name) is not None)
     return [str(folder / name) for _, name in found]
 
 
@@ -76,13 +68,33 @@ def is_numbered(name: str, pattern: str) -> bool:
     >>> is_numbered("00007.png", "%05d.png"), is_numbered("cover.png", "%05d.png")
     (True, False)
     """
-    return _matcher(pattern).fullmatch(name) is not None
+    return _number_in(pattern)(name) is not None
 
 
-def _matcher(pattern: str) -> re.Pattern[str]:
-    """What the names of a numbered pattern match, the number as their group."""
-    parts = _NUMBER.split(pattern)
-    return re.compile(re.escape(parts[0]) + r"(\d+)" + re.escape(parts[-1]))
+def _number_in(pattern: str) -> Callable[[str], int | None]:
+    """A function that gives the number in a file's name, None where it is no name of the pattern."""
+    before, *_, after = _NUMBER.split(Path(pattern).name)
+    matcher = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+
+    def number(name: str) -> int | None:
+        match = matcher.fullmatch(name)
+        return int(match[1]) if match else None
+
+    return number
+
+
+def _tell_gaps(pattern: str, files: Iterable[str]) -> None:
+    """A warning where numbers between the first and the last of an input's pictures are missing."""
+    number = _number_in(pattern)
+    numbers = [found for found in (number(Path(file).name) for file in files) if found is not None]
+    if numbers[-1] - numbers[0] + 1 != len(numbers):
+        log.warning(
+            "%s: of the numbers from %d to %d there are only %d; their pictures are taken one after the other",
+            pattern,
+            numbers[0],
+            numbers[-1],
+            len(numbers),
+        )
 
 
 def _in_folder(path: str) -> list[str]:

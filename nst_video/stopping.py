@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from nst_video.words import counted
+
 if TYPE_CHECKING:
     from nst_video.job import Job
 
@@ -81,7 +83,7 @@ class Stopper:
             yield
         except BaseException:
             if job.done:
-                self.kept = f"the {job.done:,} frames saved are kept in {job.folder}; to go on: {again}"
+                self.kept = f"what is saved, {counted(job.done, 'frame')}, is kept in {job.folder}; to go on: {again}"
             raise
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

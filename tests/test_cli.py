@@ -19,10 +19,11 @@ from nst_video.cli import main
 from nst_video.commands import paint, score
 from nst_video.fields import flag_name
 from nst_video.job import LEDGER
+from nst_video.kinds import Curve
 from nst_video.pictures import read_picture, write_picture
 from nst_video.render import FrameReport, Progress
 from nst_video.reports import writing_trace
-from nst_video.settings import PAINT
+from nst_video.settings import DREAM, PAINT
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 FAST = ("--size", "64", "--first-iterations", "8", "--iterations", "2")
@@ -80,6 +81,25 @@ def test_help_names_every_option_with_its_default(capsys):
     assert "(default: relu1_1,relu2_1,relu3_1,relu4_1,relu5_1)" in text
     assert "nst-video in.mp4 style.jpg out.mp4" in text
     assert "nst-video score" in text
+
+
+@pytest.mark.parametrize("command", [[], ["score"], ["dream"]])
+def test_the_help_of_drives_names_what_the_command_has(capsys, command):
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    (driven,) = re.findall(r"--drive TARGET=FEATURE let what is heard .*? such as (\w+)=", text)
+    items = [item for section in (DREAM if command == ["dream"] else PAINT) for item in section.items]
+    assert driven in {item.name for item in items if isinstance(item.metadata["kind"], Curve)}
+
+
+def test_the_help_of_score_lists_what_decides_something(capsys):
+    with pytest.raises(SystemExit):
+        main(["score", "--help"])
+    text = capsys.readouterr().out
+    listed = {item.name for item in FIELDS if re.search(rf"^  .*{flag_name(item.name)}\b(?!-)", text, re.MULTILINE)}
+    assert {item.name for item in FIELDS} - listed == set(score.DECIDES_NOTHING)
+    assert "replace the reports if they exist" in text
 
 
 @pytest.mark.parametrize("command", ["dream", "score", "status", "info"])

@@ -652,7 +652,7 @@ def test_a_real_disk_that_fills(clip, style, small_disk, tmp_path, opened, monke
     ballast.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 20_000))
     with (
         on_disk() as job,
-        pytest.raises(ResourceError, match=r"No space left on device; \d+ frames? finished so far are kept"),
+        pytest.raises(ResourceError, match=r"No space left on device; what is finished, \d+ frames?, is kept"),
     ):
         render_job(job, Echo())
     done = read_job(small_disk / "out.mp4").done
@@ -699,7 +699,7 @@ def test_a_disk_that_fills_keeps_what_is_finished(opened, tmp_path, monkeypatch,
         with opened() as job, pytest.raises(ResourceError) as caught:
             render_job(job, Echo())
     assert "No space left on device; " in str(caught.value)
-    assert "are kept in" in str(caught.value)
+    assert "is kept in" in str(caught.value)
     assert not (tmp_path / "out.mp4").exists()
     run(opened())
     assert np.array_equal(frames_of(tmp_path / "out.mp4")[0], run_whole(opened, tmp_path))

@@ -84,6 +84,7 @@ def test_drives_are_read(text, drive):
 
 WRONG = {
     "step": (4, "expected =, such as step=onset"),
+    "strength": (8, "expected =, such as strength=onset"),
     "=onset": (0, "expected what is driven"),
     "step=": (5, "expected what drives it"),
     "step=onsets": (5, "unknown feature 'onsets'; there are onset, beat"),

@@ -1,6 +1,7 @@
 """Score: each measure has the value that arithmetic gives for frames made to have it."""
 
 import csv
+import functools
 import json
 import math
 
@@ -311,6 +312,27 @@ def test_a_still_is_scored_against_its_own_frame(files, tmp_path):
     clip = score_video(source, result, tmp_path / "style.png", network_every=3, threads=1)
     assert still.frames == 1
     assert (still.style, still.content) == (clip.rows[3].style, clip.rows[3].content)
+
+
+def test_the_text_of_a_single_picture_leaves_out_what_there_is_not(files, tmp_path):
+    source, result, *_ = files
+    still = score_video(source, result / "00003.png", tmp_path / "style.png", still="0.12", threads=1)
+    text = "\n".join(still.summary())
+    assert text.startswith("1 frame: style distance ")
+    assert not any(word in text for word in ("nan", "E_warp", "fill"))
+
+
+@pytest.mark.parametrize(("size", "fits"), [((64, 96), False), ((48, 32), True), ((48, 34), True), ((48, 38), False)])
+def test_an_output_of_another_shape_is_refused(files, tmp_path, size, fits):
+    source, *_ = files
+    path = tmp_path / "other.png"
+    write_picture(path, cv2.resize(texture(), size))
+    score = functools.partial(score_video, source, path, tmp_path / "style.png", still="0.12", threads=1)
+    if fits:
+        assert score().frames == 1
+    else:
+        with pytest.raises(InputError, match=rf"other.png is {size[0]}x{size[1]} pixels, which 96x64 of .* do not"):
+            score()
 
 
 def test_reference_frames_are_asked_for_in_pairs_inside_a_shot(files, tmp_path):

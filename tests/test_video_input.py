@@ -311,7 +311,7 @@ def test_a_gap_in_the_numbers_is_noted(tmp_path, caplog):
     folder = _pictures(tmp_path / "frames", 4)
     (folder / "00002.png").unlink()
     assert probe(folder / "%05d.png").declared_frames == 3
-    assert "1 numbers between 1 and 4 are missing" in caplog.text
+    assert "of the numbers from 1 to 4 there are only 3" in caplog.text
 
 
 def test_a_bad_picture_in_a_sequence_is_refused_or_held(tmp_path, caplog):

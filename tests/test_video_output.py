@@ -352,13 +352,19 @@ def test_a_name_with_a_colon_is_a_file(tmp_path, clip, monkeypatch, name):
     assert numbers(name) == list(range(8))
 
 
+def test_what_an_older_run_left_in_a_folder_is_told_as_that_and_not_as_a_gap(tmp_path, clip, caplog):
+    write_picture(_folder(tmp_path / "frames") / "00099.png", media.picture(0))
+    write(probe(clip), tmp_path / "frames", overwrite=True)
+    assert caplog.messages == [f"{tmp_path / 'frames'} still holds 1 picture of an earlier, longer run"]
+
+
 def test_a_sequence_is_overwritten_only_with_leave(tmp_path, clip, caplog):
     write(probe(clip), tmp_path / "frames")
     for name in ("frames", "frames/%05d.png"):
         with pytest.raises(UsageError, match="exists; give -y"):
             write(probe(clip), tmp_path / name)
     write(probe(clip), tmp_path / "frames", count=3, overwrite=True)
-    assert "5 pictures of an earlier, longer run are still there" in caplog.text
+    assert "still holds 5 pictures of an earlier, longer run" in caplog.text
     (tmp_path / "empty").mkdir()
     write(probe(clip), tmp_path / "empty")
     assert len(os.listdir(tmp_path / "empty")) == 8

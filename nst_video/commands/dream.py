@@ -27,6 +27,8 @@ examples:
 Stopping, going on, status and exit codes are those of the main command: see nst-video --help.
 """
 
+DRIVE = "let what is heard add to an option that takes a schedule, such as step=onset*0.5 or zoom=bass*0.3,release=0.5"
+
 
 class _ListLayers(argparse.Action):
     """Prints the layers of an encoder, and ends."""
@@ -55,7 +57,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--list-layers", metavar="ENCODER", action=_ListLayers, help="print the layers of a network, and end"
     )
-    add_options(parser, DREAM)
+    add_options(parser, DREAM, helps={"drive": DRIVE})
     report = add_reports(parser)
     report.add_argument(
         "--preview",

@@ -10,6 +10,7 @@ from nst_video.live.options import LiveOptions
 from nst_video.options import MachineOptions
 from nst_video.stopping import Stopper
 from nst_video.terminal import clock, print_json, say
+from nst_video.words import counted
 
 if TYPE_CHECKING:
     from nst_video.live.frames import Painter
@@ -78,7 +79,7 @@ def run(words: Sequence[str], stopper: Stopper, make_painter: "MakePainter" = en
             stop=asked,
         )
     say(
-        f"{how.frames:,} frames in {clock(how.seconds)}, {how.rate:.1f} a second, "
+        f"{counted(how.frames, 'frame')} in {clock(how.seconds)}, {how.rate:.1f} a second, "
         f"latency {how.latency_median * 1000:.0f} ms (99 % within {how.latency_99 * 1000:.0f} ms), "
         f"{how.dropped:,} of the camera's frames not shown"
     )

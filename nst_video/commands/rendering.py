@@ -12,6 +12,7 @@ from nst_video.fields import parse_report
 from nst_video.settings import Settings
 from nst_video.stopping import Stopper
 from nst_video.terminal import clock, counting, print_json, say
+from nst_video.words import counted
 
 if TYPE_CHECKING:
     from nst_video.job import Job
@@ -138,6 +139,6 @@ def _summary(result: "Result") -> str:
     width, height = result.size
     coherence = "" if result.drift is None else f", drift {result.drift:.1e}"
     return (
-        f"{result.output}: {result.frames} frames of {width}x{height} in {clock(result.seconds)} "
+        f"{result.output}: {counted(result.frames, 'frame')} of {width}x{height} in {clock(result.seconds)} "
         f"({result.seconds_per_frame:.2f} s and {result.evaluations:.1f} evaluations a frame{coherence})"
     )

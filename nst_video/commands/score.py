@@ -3,12 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from nst_video.arguments import Parser, add_options, given_options, parse_style
+from nst_video.arguments import HIDDEN, Parser, add_options, given_options, parse_style
 from nst_video.errors import UsageError
 from nst_video.fields import parse_report
 from nst_video.settings import split_options
 from nst_video.stopping import Stopper
 from nst_video.terminal import counting, print_json, print_lines
+
+HOW = """\
+Give --start, --end, --stride, --still, --rate and --duration as in the render: they say which frames were painted.
+--cut-threshold decides about cuts as it did there, --style-scale about the size at which the style is compared.
+--reference paints some frames on their own, as the other options of quality, look and music say. A score is taken at
+the size of OUT. Further options of a render, such as --codec, may stand there too, so that its command can be used
+again; they decide nothing here.
+"""
+
+# What a score does not ask for: its size is the output's, frames of --reference are each the first of a shot, and
+# nothing is encoded.
+DECIDES_NOTHING = (
+    *("size", "iterations", "temporal_weight", "references", "flow", "lanes"),
+    *("codec", "crf", "preset", "restart", "keep_job", "lossless"),
+)
 
 
 def make_parser() -> Parser:
@@ -17,8 +32,7 @@ def make_parser() -> Parser:
         prog="nst-video score",
         usage="nst-video score IN OUT --style STYLE [options]",
         description="Says in numbers how coherent a painted video is and how close to its style; neither counts alone.",
-        epilog="The other options are those of the render: --start, --end, --stride and --style-scale as they were "
-        "there; the rest only decides how the frames of --reference are painted.",
+        epilog=HOW,
     )
     parser.add_argument("input", metavar="IN", help="what was painted")
     parser.add_argument("output", metavar="OUT", help="what came out")
@@ -32,7 +46,8 @@ def make_parser() -> Parser:
         "--plot", metavar="FILE", type=parse_report("--plot"), help="draw every frame's values into a PNG"
     )
     report.add_argument("--debug", action="store_true", help="show where an error came from")
-    add_options(parser, style_help="a style picture that was used")
+    helps = dict.fromkeys(DECIDES_NOTHING, HIDDEN) | {"overwrite": "replace the reports if they exist"}
+    add_options(parser, style_help="a style picture that was used", helps=helps)
     return parser
 
 

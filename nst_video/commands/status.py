@@ -6,6 +6,7 @@ from nst_video.arguments import Parser
 from nst_video.fields import parse_report
 from nst_video.stopping import Stopper
 from nst_video.terminal import print_json, print_lines, say
+from nst_video.words import counted
 
 
 def make_parser() -> Parser:
@@ -37,7 +38,7 @@ def run(words: Sequence[str], stopper: Stopper) -> int:
     facts = gather(args.output)
     if args.play:
         frames = write_preview(args.output, args.play, overwrite=args.overwrite)
-        say(f"{args.play}: the first {frames:,} frames")
+        say(f"{args.play}: the first {counted(frames, 'frame')}")
     if args.json:
         print_json(facts)
     else:

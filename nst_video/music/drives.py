@@ -125,8 +125,9 @@ class _Reader:
         self.text, self.place = text, 0
 
     def drive(self) -> Drive:
-        target = self._name("expected what is driven, such as step, zoom or layer").replace("-", "_")
-        self._take("=", "expected =, such as step=onset")
+        target = self._name("expected what is driven, such as strength, or step, zoom or layer of a dream")
+        target = target.replace("-", "_")
+        self._take("=", f"expected =, such as {target}=onset")
         start = self.place
         stem, feature = "", self._name("expected what drives it, such as onset, beat or drums.onset")
         if self._has("."):

@@ -34,7 +34,7 @@ class MusicOptions:
     drive: tuple[str, ...] = option(
         (),
         Repeated(Text("TARGET=FEATURE*GAIN+OFFSET,attack=S,release=S")),
-        "let what is heard add to an option, such as step=onset*0.5 or zoom=bass*0.3,release=0.5",
+        "let what is heard add to an option that takes a schedule, such as strength=onset*0.5,release=0.5",
         metavar="TARGET=FEATURE",
     )
 
