@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from fractions import Fraction
 from itertools import islice
@@ -11,8 +12,9 @@ from typing import Any
 from nst_video.codecs import check_output, output_kind
 from nst_video.errors import InputError, UsageError
 from nst_video.fingerprint import digest
-from nst_video.job import Job, read_job
+from nst_video.job import LEDGER, Job, read_job
 from nst_video.joblock import holder_of
+from nst_video.jobwriter import OFTEN, SELDOM
 from nst_video.lossless import read_frames
 from nst_video.output import open_output
 from nst_video.probe import VideoInfo
@@ -38,6 +40,7 @@ def gather(output: str | os.PathLike[str]) -> dict[str, Any]:
         "sealed": len(job.ledger.sealed),
         "lanes": len(plan.ranges),
         "size": list(plan.size),
+        "saved_ago": _saved_ago(job),
         "seconds": seconds,
         "seconds_left": None if pace is None else pace * (plan.frames - job.done),
         "bytes": sum(path.stat().st_size for path in job.folder.iterdir() if path.is_file()),
@@ -47,19 +50,40 @@ def gather(output: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
+def _saved_ago(job: Job) -> float | None:
+    """Seconds since the frames that count as done were saved; None where none were."""
+    point = job.ledger.checkpoint
+    if point is None:
+        return None
+    # Sealing a segment writes the ledger as well; the state is written for the checkpoint alone.
+    file = job.path(point.state.name if point.state else LEDGER)
+    try:
+        return max(0.0, time.time() - file.stat().st_mtime)
+    except FileNotFoundError:  # saved anew meanwhile
+        return 0.0
+
+
 def lines(facts: Mapping[str, Any]) -> list[str]:
     """The facts for people."""
     width, height = facts["size"]
     state = f"running: {facts['process']}" if facts["process"] else facts["state"]
     share = 100 * facts["done"] / facts["frames"]
     left = "" if facts["seconds_left"] is None else f", about {facts['seconds_left'] / 60:.1f} min left"
+    saved = f"{facts['done']:,} of {facts['frames']:,} ({share:.0f} %) of {width}x{height} saved"
     return [
         f"{facts['output']}: {state}",
-        f"frames: {facts['done']:,} of {facts['frames']:,} ({share:.0f} %) of {width}x{height}{left}",
+        f"frames: {saved}{_when(facts)}{left}",
         f"segments: {facts['sealed']} of {facts['segments']} finished",
         f"folder: {facts['folder']} ({facts['bytes'] / 1e6:.0f} MB)",
         *([f"to go on: {facts['command']}"] if facts["command"] and not facts["process"] else []),
     ]
+
+
+def _when(facts: Mapping[str, Any]) -> str:
+    """When it was saved; of a render that runs also that it may be further."""
+    ago = facts["saved_ago"]
+    when = " yet" if ago is None else f" {ago:.0f} s ago" if ago < 120 else f" {ago / 60:.0f} min ago"
+    return f"{when} (what is painted is saved every {OFTEN:.0f} to {SELDOM:.0f} s)" if facts["process"] else when
 
 
 def write_preview(output: str | os.PathLike[str], preview: str | os.PathLike[str], *, overwrite: bool = False) -> int:

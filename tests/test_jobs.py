@@ -30,7 +30,7 @@ from nst_video.resources import disk_needed
 from nst_video.resume import open_job
 from nst_video.shots import segments
 from nst_video.state import State
-from nst_video.status import gather, write_preview
+from nst_video.status import gather, lines, write_preview
 from nst_video.stepreport import StepReport
 from nst_video.stopping import Terminated
 from nst_video.video import VideoReader
@@ -537,6 +537,9 @@ def test_status_tells_and_plays_what_is_finished(opened, clip, tmp_path):
     run(opened(), 10)
     facts = gather(tmp_path / "out.mp4")
     assert (facts["state"], facts["done"], facts["frames"], facts["sealed"]) == ("stopped", 10, 24, 1)
+    assert 0 <= facts["saved_ago"] < 60
+    assert re.match(r"frames: 10 of 24 \(42 %\) of 96x64 saved \d+ s ago, about", lines(facts)[1])
+    assert "saved 3 min ago, about" in lines(facts | {"saved_ago": 190.0})[1]
     assert write_preview(tmp_path / "out.mp4", tmp_path / "play.mp4") == 10
     pictures, pts = frames_of(tmp_path / "play.mp4")
     assert pts == SHAKY[:10]
@@ -584,6 +587,8 @@ def test_status_of_a_running_render(opened, tmp_path):
     with opened() as job:
         assert gather(tmp_path / "out.mp4")["state"] == "running"
         assert gather(tmp_path / "out.mp4")["process"] == f"process {os.getpid()} on {Holder.own().host}"
+        said = "frames: 0 of 24 (0 %) of 96x64 saved yet (what is painted is saved every 15 to 60 s)"
+        assert lines(gather(tmp_path / "out.mp4"))[1] == said
         with pytest.raises(InputError, match=r"no frame of .* is finished yet"):
             write_preview(tmp_path / "out.mp4", tmp_path / "play.mp4")
         assert job.done == 0
