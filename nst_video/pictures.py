@@ -15,8 +15,17 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from nst_video.errors import InputError, ResourceError, UsageError
 from nst_video.files import disk_errors, sync, temporary
 
-# Suffix -> Pillow's name of the format. The values are also the only formats that are ever opened, whatever a file is
-# called.
+
+def _reads_avif() -> bool:
+    """Whether this Pillow decodes AVIF, as its wheels do since 11.3."""
+    try:
+        from PIL import AvifImagePlugin
+    except ImportError:
+        return False
+    return bool(AvifImagePlugin.SUPPORTED)
+
+
+# Suffix -> Pillow's name of the format that is written.
 PICTURE_SUFFIXES = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -26,8 +35,11 @@ PICTURE_SUFFIXES = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
-FORMATS = (*dict.fromkeys(PICTURE_SUFFIXES.values()), "GIF")
-READABLE = "png, jpg, webp, bmp, tif or gif"
+READ_ONLY = {".avif": "AVIF"} if _reads_avif() else {}
+READ_SUFFIXES = (*PICTURE_SUFFIXES, *READ_ONLY)  # of pictures as input; a gif is a video there
+# The only formats that are ever opened, whatever a file is called.
+FORMATS = (*dict.fromkeys(PICTURE_SUFFIXES.values()), "GIF", *READ_ONLY.values())
+READABLE = f"png, jpg, webp, bmp, tif{', avif' if READ_ONLY else ''} or gif"
 DEFAULT_MAX_PIXELS = 1 << 26
 MAX_SIDE = 32767  # pixels; JPEG, TIFF readers and resizers stop somewhere above it
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}

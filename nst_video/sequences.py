@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import av
 
 from nst_video.errors import InputError
-from nst_video.pictures import PICTURE_SUFFIXES, decode_picture, picture_size
+from nst_video.pictures import READ_SUFFIXES, decode_picture, picture_size
 
 if TYPE_CHECKING:
     from nst_video.decode import Span
@@ -34,7 +34,7 @@ class Sequence:
 def is_pattern(path: str) -> bool:
     """Whether `path` is a numbered pattern such as `frames/%05d.png`."""
     name = Path(path).name
-    return _NUMBER.search(name) is not None and Path(name).suffix.lower() in PICTURE_SUFFIXES
+    return _NUMBER.search(name) is not None and Path(name).suffix.lower() in READ_SUFFIXES
 
 
 def find_sequence(path: str, max_pixels: int | None = None) -> Sequence | None:
@@ -42,7 +42,7 @@ def find_sequence(path: str, max_pixels: int | None = None) -> Sequence | None:
 
     Raises InputError for a pattern that matches nothing, and for a first picture that cannot be read or is too large.
     """
-    if Path(path).suffix.lower() in PICTURE_SUFFIXES and not is_pattern(path):
+    if Path(path).suffix.lower() in READ_SUFFIXES and not is_pattern(path):
         return Sequence((path,), picture_size(path, max_pixels=max_pixels), "picture")
     files = numbered(path) if is_pattern(path) else _in_folder(path)
     if is_pattern(path) and not files:
@@ -101,7 +101,7 @@ def _in_folder(path: str) -> list[str]:
     if not os.path.isdir(path):
         return []
     names = [
-        name for name in os.listdir(path) if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith(".")
+        name for name in os.listdir(path) if Path(name).suffix.lower() in READ_SUFFIXES and not name.startswith(".")
     ]
     return [os.path.join(path, name) for name in sorted(names, key=_natural)]
 

@@ -22,7 +22,7 @@ from nst_video.codecs import CONTAINERS
 from nst_video.dreaming.specs import GUIDE_SIDE
 from nst_video.errors import InputError, UsageError
 from nst_video.options import OutputOptions
-from nst_video.pictures import DEFAULT_MAX_PIXELS, PICTURE_SUFFIXES, picture_size, read_picture
+from nst_video.pictures import DEFAULT_MAX_PIXELS, READ_SUFFIXES, picture_size, read_picture
 from nst_video.plain import fraction_of, plain, tuples
 from nst_video.sequences import is_pattern
 from nst_video.shots import CutFinder
@@ -107,7 +107,7 @@ def probe_input(path: str | os.PathLike[str], options: OutputOptions) -> VideoIn
 
 def with_duration(options: OutputOptions, song: Song | None, path: str) -> OutputOptions:
     """The options with the music's duration for a single picture that was given none of its own."""
-    is_picture = Path(path).suffix.lower() in PICTURE_SUFFIXES and not is_pattern(path)
+    is_picture = Path(path).suffix.lower() in READ_SUFFIXES and not is_pattern(path)
     if song is None or options.duration is not None or options.still is not None or not is_picture:
         return options
     return replace(options, duration=song.seconds)

@@ -12,7 +12,17 @@ import pytest
 from PIL import Image, ImageCms
 
 from nst_video.errors import InputError, ResourceError, UsageError
-from nst_video.pictures import PICTURE_SUFFIXES, contact_sheet, picture_size, read_picture, write_picture
+from nst_video.options import OutputOptions
+from nst_video.pictures import (
+    PICTURE_SUFFIXES,
+    READ_SUFFIXES,
+    contact_sheet,
+    picture_size,
+    read_picture,
+    write_picture,
+)
+from nst_video.plan import make_plan
+from nst_video.probe import probe
 
 RGB = media.picture(5, 40, 30)
 
@@ -32,6 +42,20 @@ def test_a_picture_written_is_the_picture_read(tmp_path, suffix):
     assert np.abs(found.astype(int) - RGB).mean() <= (0 if lossless else 3)
     assert picture_size(path) == (40, 30)
     assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.skipif(".avif" not in READ_SUFFIXES, reason="this Pillow decodes no AVIF")
+def test_avif_is_read_as_style_and_as_input(tmp_path):
+    path = save(tmp_path / "picture.avif", Image.fromarray(RGB), quality=95, subsampling="4:4:4")
+    assert np.abs(read_picture(path).astype(int) - RGB).mean() <= 4
+    assert (probe(path).kind, probe(path).width, probe(path).height) == ("picture", 40, 30)
+    plan = make_plan(path, path, tmp_path / "out.mp4", options=OutputOptions(duration=1))  # by the guarded look
+    assert plan.frames == 25
+    with pytest.raises(UsageError, match=r"cannot write '\.avif'"):
+        make_plan(path, path, tmp_path / "out.avif")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"picture\.avif is damaged"):
+        read_picture(path)
 
 
 @pytest.mark.parametrize(

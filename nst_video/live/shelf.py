@@ -11,13 +11,13 @@ import numpy as np
 from nst_video.errors import InputError, NstVideoError
 from nst_video.guarded import read_pictures
 from nst_video.live.frames import StylePicture
-from nst_video.pictures import PICTURE_SUFFIXES
+from nst_video.pictures import READ_SUFFIXES
 
 log = logging.getLogger(__name__)
 
 POLL_EVERY = 1.0  # seconds
 LARGEST_SIDE = 1024  # pixels that are kept of a style picture: twice the usual window
-SUFFIXES = frozenset({*PICTURE_SUFFIXES, ".gif"})
+SUFFIXES = frozenset({*READ_SUFFIXES, ".gif"})
 
 Stamp = tuple[int, int]  # size in bytes and time of the last change in nanoseconds: tells whether a file is at rest
 
