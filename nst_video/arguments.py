@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from nst_video.errors import UsageError
 from nst_video.fields import flag_name, parse_option
-from nst_video.kinds import Choice, Curve, Flag, Repeated
+from nst_video.kinds import Choice, Curve, Flag, Kind, Repeated
 from nst_video.settings import PAINT, Section
 
 HIDDEN = argparse.SUPPRESS  # as the help of an option: accepted, and not listed
@@ -66,7 +66,7 @@ def add_fields(
 def _add_option(
     section: Any, name: str, default: Any, *, kind: Any, help: str, metavar: str | None, short: str | None, unset: str
 ) -> None:
-    """One field of an options dataclass as an argument; its range is checked where the dataclass is made."""
+    """One field of an options dataclass as an argument."""
     flags = [short, flag_name(name)] if short else [flag_name(name)]
     if isinstance(kind, Flag):
         section.add_argument(*flags, action="store_true", default=default, help=help)
@@ -79,18 +79,28 @@ def _add_option(
         *flags,
         dest=name,
         metavar=metavar or choices or "VALUE",
-        type=parse_option(name, kind),
-        action=_Another if isinstance(kind, Repeated) else "store",
+        action=parsing(kind),
         default=default,
         help=f"{help} (default: {shown})" if shown and help != HIDDEN else help,
     )
 
 
-class _Another(argparse.Action):
-    """One more value of an option that is given several times."""
+def parsing(kind: Kind) -> type[argparse.Action]:
+    """What takes a value of that kind, and in an error calls the option by the name that was typed; of one that is
+    given several times it takes one more.
+    """
 
-    def __call__(self, parser: object, namespace: argparse.Namespace, values: object, option: object = None) -> None:
-        setattr(namespace, self.dest, (*getattr(namespace, self.dest), values))
+    class Parsing(argparse.Action):
+        """With the kind."""
+
+        def __call__(
+            self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None
+        ) -> None:
+            value = parse_option(str(option), values, kind)
+            before = getattr(namespace, self.dest)
+            setattr(namespace, self.dest, (*before, value) if isinstance(kind, Repeated) else value)
+
+    return Parsing
 
 
 def given_options(args: argparse.Namespace, sections: Sequence[Section] = PAINT) -> dict[str, Any]:

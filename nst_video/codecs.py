@@ -113,6 +113,8 @@ def output_kind(path: str | os.PathLike[str]) -> str:
     """
     if not os.fspath(path):
         raise UsageError("the output has no name; give a file such as out.mp4, frames/%05d.png or a folder")
+    if os.fspath(path) == "-":
+        raise UsageError("- stands for no stream here; give a file such as out.mp4, or ./- for a folder of that name")
     target = Path(path)
     suffix = target.suffix.lower()
     if is_pattern(os.fspath(path)) and suffix in PICTURE_SUFFIXES:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nst_video.errors import UsageError
-from nst_video.kinds import Curve, Kind, Number, Rate, Time
+from nst_video.kinds import Bytes, Curve, Kind, Number, Rate, Repeated, Time
 from nst_video.schedules import ScheduleError, is_schedule
 from nst_video.tiles import MINIMAL_TILE
 
@@ -47,24 +47,31 @@ def check(options: Any) -> None:
         value, kind = getattr(options, item.name), item.metadata["kind"]
         undecided = value is None and item.default is None
         if not undecided and not kind.accepts(value):
-            raise refusal(item.name, value, kind)
+            raise refusal(flag_name(item.name), value, kind)
 
 
-def refusal(field_name: str, value: object, kind: Kind) -> UsageError:
-    """The error for a value that a field does not take, in one line; and the place, in a schedule."""
+def refusal(flag: str, value: object, kind: Kind, typed: str | None = None) -> UsageError:
+    """The error for a value that an option does not take, in one line; and the place, in a schedule. typed: the text
+    that was read as that value.
+    """
     if isinstance(kind, Curve) and is_schedule(value):
         try:
             kind.check(str(value))
         except ScheduleError as error:
-            return error.as_usage(flag_name(field_name))
+            return error.as_usage(flag)
     if isinstance(kind, Number) and not isinstance(kind, Curve) and is_schedule(value):
-        return UsageError(
-            f"{flag_name(field_name)} is the same for all frames and takes no schedule; allowed {kind.allowed()}"
-        )
+        return UsageError(f"{flag} is the same for all frames and takes no schedule; allowed {kind.allowed()}")
     shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value).removesuffix(".0")
-    number = isinstance(kind, Number) and isinstance(value, int | float) and not isinstance(value, bool)
-    fault = "is out of range" if number else "is not allowed"
-    return UsageError(f"{flag_name(field_name)} {shown} {fault}; allowed {kind.allowed()}")
+    return UsageError(f"{flag} {typed or shown} {_fault(value, kind)}; allowed {kind.allowed()}")
+
+
+def _fault(value: object, kind: Kind) -> str:
+    """What is wrong with a value."""
+    if not isinstance(kind, Number | Bytes) or not isinstance(value, int | float) or isinstance(value, bool):
+        return "is not allowed"
+    if isinstance(kind, Number) and kind.whole and not float(value).is_integer():
+        return "is not a whole number"
+    return "is out of range"
 
 
 def chosen(*values: float | str | None) -> float:
@@ -88,7 +95,7 @@ def exact(name: str, kind: Time | Rate, value: object) -> Fraction | None:
     try:
         return Fraction(value) if isinstance(value, int) else kind.parse(str(value))
     except ValueError:
-        raise refusal(name, value, kind) from None
+        raise refusal(flag_name(name), value, kind) from None
 
 
 def parse_report(option: str) -> Callable[[str], Path]:
@@ -103,13 +110,12 @@ def parse_report(option: str) -> Callable[[str], Path]:
     return parse
 
 
-def parse_option(item_name: str, kind: Kind) -> Callable[[str], Any]:
-    """A function from the text typed for an option to its value, raising UsageError with what is allowed."""
-
-    def parse(text: str) -> Any:
-        try:
-            return kind.parse(text)
-        except ValueError:
-            raise refusal(item_name, text, kind) from None
-
-    return parse
+def parse_option(flag: str, text: str, kind: Kind) -> Any:
+    """The text typed for an option -> its value; UsageError with what is allowed."""
+    try:
+        value = kind.parse(text)
+    except ValueError:
+        raise refusal(flag, text, kind) from None
+    if not isinstance(kind, Repeated) and not kind.accepts(value):
+        raise refusal(flag, value, kind, text)
+    return value

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ NEUTRAL = frozenset({"quality", "offline", "memory_limit", *LIMITS})
 FILES = frozenset({"weights", "guide", "music"})
 # These only say how the painted frames are written.
 ENCODING = ("codec", "crf", "preset", "lossless")
+_TIMES = frozenset({"--start", "--end", "--still", "--duration", "--music-start"})  # in seconds
 # Distributions whose code paints, decodes or encodes; of several with one purpose that which is installed.
 PACKAGES = ("torch", "numpy", "av", "pillow", "opencv-python", "opencv-python-headless", "opencv-contrib-python")
 
@@ -93,7 +95,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs, each in words such as "--size 64 then, 96 now"."""
     names = [*then, *(name for name in now if name not in then)]
     return [
-        f"{name} {_shown(then.get(name))} then, {_shown(now.get(name))} now"
+        f"{name} {_shown(name, then.get(name))} then, {_shown(name, now.get(name))} now"
         for name in names
         if then.get(name) != now.get(name)
     ]
@@ -120,9 +122,11 @@ def _digest_of_many(files: Iterable[str]) -> str:
     return f"{count} pictures of {total} bytes, SHA-256 {checksum.hexdigest()}"
 
 
-def _shown(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
     if value is None:
         return "not given"
+    if name in _TIMES:
+        return f"{float(Fraction(value)):g}"
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return f"{text[:60]}..." if len(text) > 64 else text
 

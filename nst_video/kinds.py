@@ -35,7 +35,7 @@ class Number:
 
     def range(self) -> str:
         """From where to where, in words."""
-        return f"{self.low:g} to {self.high:g}" if self.high < 1e9 else f"{self.low:g} or more"
+        return f"{self.low} to {self.high}" if self.whole else f"{self.low:g} to {self.high:g}"
 
     def allowed(self) -> str:
         """What is allowed, in words."""
@@ -230,7 +230,7 @@ class Bytes:
 
     def allowed(self) -> str:
         """What is allowed, in words."""
-        return "an amount with its unit such as 6GB, 1.5GiB or 800MB"
+        return "1MB to 1000TB with the unit, such as 6GB, 1.5GiB or 800MB"
 
 
 @dataclass(frozen=True)

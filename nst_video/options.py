@@ -250,5 +250,5 @@ class MachineOptions:
     def __post_init__(self) -> None:
         given: object = self.memory_limit
         if isinstance(given, str):  # from Python, as on the command line
-            object.__setattr__(self, "memory_limit", parse_option("memory_limit", Bytes())(given))
+            object.__setattr__(self, "memory_limit", parse_option("--memory-limit", given, Bytes()))
         check(self)

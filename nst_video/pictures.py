@@ -156,6 +156,8 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _opened(name: str, max_pixels: int) -> Iterator[Image.Image]:
+    if not name:
+        raise InputError(f"the name of a picture is empty; give a file ({READABLE})")
     if not os.path.exists(name):
         raise InputError(f"{name} does not exist")
     if not os.path.isfile(name):

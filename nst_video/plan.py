@@ -201,9 +201,12 @@ def settle(
         raise InputError(f"--weights {machine.weights} is not a file; it takes the weights of {effort.encoder}")
     with look_at(request_of(input, shares, output, settings)) as at:
         info = at.info
+        if size is None:  # else there is an output, as long as it is
+            _check_length(settings, info, output)
         size = size or _size(info, effort, smallest_side(str(effort.encoder), layers), enlarges)
         if settings.dream:
-            _check_fit(settings, settings.dream, layers, info, size, output)
+            dream, encoder = settings.dream, str(effort.encoder)
+            check_octaves(size[::-1], dream.octaves, dream.octave_scale, encoder, layers)
         at.pictures()
         begin_import("torch")  # while the child decodes; what can be wrong now is wrong seldom
         found = at.finish()
@@ -352,21 +355,13 @@ def _check_dream(settings: Settings) -> tuple[str, ...]:
     return dreamed_layers(settings.dream.layers, str(settings.effort.encoder))
 
 
-def _check_fit(
-    settings: Settings,
-    dream: DreamOptions,
-    layers: tuple[str, ...],
-    info: VideoInfo,
-    size: tuple[int, int],
-    output: str | os.PathLike[str],
-) -> None:
-    """Whether the dream's octaves fit the size; a video of one picture has to be told how long it is."""
+def _check_length(settings: Settings, info: VideoInfo, output: str | os.PathLike[str]) -> None:
+    """UsageError for a video of one picture that is not told how long it is."""
     open_ended = settings.options.duration is None and settings.music.music is None
     if info.kind == "picture" and open_ended and output_kind(output) != "picture":
         raise UsageError(
             f"{info.path} is one picture; say how long {os.fspath(output)} is, with --duration 20 or --music FILE"
         )
-    check_octaves(size[::-1], dream.octaves, dream.octave_scale, str(settings.effort.encoder), layers)
 
 
 def _settle_tile(dream: DreamOptions | None, size: tuple[int, int], available: int | None) -> DreamOptions | None:

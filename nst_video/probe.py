@@ -167,6 +167,8 @@ def open_media(path: str, max_pixels: int, *, formats: str, what: str, readable:
     files or addresses; and no decoder of it makes frames of more than twice `max_pixels`. `formats` are FFmpeg's names;
     `what` such a file is and what is `readable` say the same to people.
     """
+    if not path:
+        raise InputError(f"the name of {what} is empty; give a file ({readable})")
     if not os.path.exists(path):
         raise InputError(f"{path} does not exist")
     if os.path.isdir(path):

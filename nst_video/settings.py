@@ -132,6 +132,8 @@ def preview(settings: Settings, seconds: Fraction) -> Settings:
     options, effort = settings.options, settings.effort
     if seconds == 0:
         raise UsageError("--preview 0 leaves no frame; allowed more than 0 seconds")
+    if options.still is not None:
+        raise UsageError("--still renders one frame and --preview a few seconds; give one of them")
     end = (options.start or 0) + seconds
     size = PREVIEW_SIDE if effort.size in (None, "full") else min(int(effort.size), PREVIEW_SIDE)
     return replace(

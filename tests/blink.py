@@ -10,7 +10,7 @@ from nst_video.state import State
 from nst_video.video import VideoReader
 
 # One octave of the first layer takes the smallest frames; at rest the step is 0 and the frame black.
-TINY = {"layers": ("relu1_1",), "size": 16, "octaves": 1, "step": 0.0, "preset": "ultrafast"}
+TINY = {"layers": ("relu1_1",), "size": 16, "octaves": 1, "step": 0.0}
 
 
 class Blinker:

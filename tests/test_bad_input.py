@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,11 @@ def fast(folder):
 
 def wide(folder):
     Image.fromarray(np.zeros((2, 50_000, 3), np.uint8)).save(folder / "bad.png")
+
+
+def empty_wave(folder):
+    with wave.open(str(folder / "none.wav"), "wb") as file:
+        file.setparams((1, 2, 48000, 0, "NONE", "none"))
 
 
 CASES = {
@@ -151,8 +157,22 @@ CASES = {
     "preset for pictures": Case("in.mp4 style.png f/%05d.png --preset slow", USAGE, "which is a sequence of pictures"),
     "unknown preset": Case("in.mp4 style.png out.mp4 --preset warp", USAGE, "unknown preset 'warp'"),
     "many frames into one picture": Case("in.mp4 style.png out.png", USAGE, "out.png is one picture but there are 24"),
+    "a picture into a video": Case(
+        "style.png style.png out.mp4", USAGE, "style.png is one picture; say how long out.mp4 is, with --duration 20"
+    ),
     "a still into a video": Case("in.mp4 style.png out.mp4 --still 0", USAGE, "--still renders a picture, not out.mp4"),
+    "a stream as output": Case("in.mp4 style.png -", USAGE, "- stands for no stream here; give a file such as out.mp4"),
     # options
+    "memory without a unit": Case(
+        "in.mp4 style.png out.mp4 --memory 6", USAGE, "--memory 6 is not allowed; allowed 1MB"
+    ),
+    "too little memory": Case(
+        "in.mp4 style.png out.mp4 --memory=1KB", USAGE, "--memory 1KB is out of range; allowed 1MB"
+    ),
+    "memory by its long name": Case("in.mp4 style.png out.mp4 --memory-limit 6", USAGE, "--memory-limit 6 is not"),
+    "music without sound": Case(
+        "in.mp4 style.png out.mp4 --music none.wav", INPUT, "none.wav holds no sound: it is 0 s long", empty_wave
+    ),
     "out of range": Case("in.mp4 style.png out.mp4 --strength 9000", USAGE, "--strength 9000 is out of range; allowed"),
     "not a number": Case("in.mp4 style.png out.mp4 --strength much", USAGE, "--strength much is not allowed"),
     "not finite": Case("in.mp4 style.png out.mp4 --style-weight nan", USAGE, "--style-weight nan is out of range"),
@@ -228,6 +248,19 @@ def test_bad_input_is_refused_before_torch_is_loaded(folder):
 
 
 FAST = ("--size", "64", "--first-iterations", "4", "--iterations", "1")
+
+
+@pytest.mark.parametrize("words", [["", "style.png"], ["in.mp4", ""]])
+def test_an_empty_name_is_called_so(folder, capsys, words):
+    assert main([*words, "out.mp4"]) == INPUT
+    assert re.search(r"error: the name of a (video|picture) is empty; give a file \(", capsys.readouterr().err)
+
+
+def test_a_folder_that_a_missing_suffix_makes_is_announced(folder, capsys):
+    assert main(["in.mp4", "style.png", "painted", "--end", "0.05", *FAST]) == 0
+    said = "nst-video: painted has no suffix, so it will be a folder of pictures, 00001.png and so on"
+    assert capsys.readouterr().err.splitlines()[0] == said
+    assert sorted(os.listdir("painted")) == ["00001.png", "00002.png"]
 
 
 @pytest.mark.parametrize("spoil", [truncated, corrupt], ids=["truncated", "corrupt in the middle"])

@@ -100,6 +100,8 @@ def test_a_preview_is_short_and_small():
     assert (short.options.start, short.options.end, short.effort.size) == (3, 8, 192)
     assert (short.effort.quality, short.dream) == ("draft", given.dream)
     assert preview(split_options({"end": 2, "size": 64}, DREAM), Fraction(5)).options.end == 2
+    with pytest.raises(UsageError, match="--still renders one frame and --preview a few seconds; give one of them"):
+        preview(split_options({"still": 1}, DREAM), Fraction(5))
 
 
 def test_only_options_of_a_dream_count_for_going_on(clip, tmp_path):

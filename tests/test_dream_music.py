@@ -191,6 +191,7 @@ def test_the_command_previews_plots_and_plays_music(photo, song, tmp_path, capsy
     assert main(["dream", str(photo), str(tmp_path / "out.mp4"), *words]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["frames"] == 5
+    assert "nst-video: --preview renders as --end 0.2 --size 192 --quality draft do\n" in printed.err
     assert f"{tmp_path / 'plot.png'}: what changes" in printed.err
     assert read_picture(tmp_path / "plot.png").std() > 10
     assert spans(tmp_path / "out.mp4")[1::2] == (pytest.approx(0.2), pytest.approx(0.2, abs=0.04))

@@ -19,7 +19,7 @@ from media import damage, make_video, number_of, packets_of, picture, spoil
 from nst_video import jobwriter, shots
 from nst_video.cli import main
 from nst_video.errors import InputError, ResourceError, Stopped, UsageError
-from nst_video.fingerprint import processor
+from nst_video.fingerprint import differences, processor
 from nst_video.job import LEDGER, MANIFEST, Job, Ledger, Manifest, job_folder, read_job
 from nst_video.joblock import Holder, JobLock
 from nst_video.options import OutputOptions
@@ -531,6 +531,11 @@ def test_every_codec_is_joined_as_written_in_one_go(opened, clip, style, tmp_pat
 
 
 # ---------------------------------------------------------------------------------------------- status
+
+
+def test_times_that_differ_are_told_in_seconds():
+    assert differences({"--end": None}, {"--end": "1/5"}) == ["--end not given then, 0.2 now"]
+    assert differences({"--rate": "25"}, {"--rate": "24000/1001"}) == ["--rate 25 then, 24000/1001 now"]
 
 
 def test_status_tells_and_plays_what_is_finished(opened, clip, tmp_path):

@@ -377,10 +377,10 @@ def test_memory_has_a_unit(text, amount):
 
 @pytest.mark.parametrize("text", ["6", "-6GB", "GB", "six GB", "6EB", "0GB", "1e9GB", "nan", "٣GB"])
 def test_memory_without_a_known_unit_is_refused(text, capsys):
-    with pytest.raises(UsageError, match="an amount with its unit such as 6GB"):
+    with pytest.raises(UsageError, match="allowed 1MB to 1000TB with the unit, such as 6GB"):
         MachineOptions(memory_limit=text)
     assert main(["in.mp4", "style.png", "out.mp4", f"--memory={text}"]) == 2
-    assert "allowed an amount with its unit such as 6GB, 1.5GiB or 800MB" in capsys.readouterr().err
+    assert "allowed 1MB to 1000TB with the unit, such as 6GB, 1.5GiB or 800MB" in capsys.readouterr().err
 
 
 def test_a_dream_keeps_its_own_memory():

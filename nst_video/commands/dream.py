@@ -4,14 +4,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from nst_video.arguments import Parser, add_options, given_options
+from nst_video.arguments import Parser, add_options, given_options, parsing
 from nst_video.commands.rendering import add_reports, render
 from nst_video.dreaming.specs import list_layers
-from nst_video.fields import parse_option
 from nst_video.kinds import Time
 from nst_video.settings import DREAM, preview, split_options
 from nst_video.stopping import Stopper
-from nst_video.terminal import print_lines
+from nst_video.terminal import print_lines, say
 
 EXAMPLES = """\
 examples:
@@ -62,7 +61,7 @@ def make_parser() -> Parser:
     report.add_argument(
         "--preview",
         metavar="TIME",
-        type=parse_option("preview", Time()),
+        action=parsing(Time()),
         help="render only so much, small and quickly",
     )
     return parser
@@ -74,4 +73,6 @@ def run(words: Sequence[str], stopper: Stopper) -> int:
     settings = split_options(given_options(args, DREAM), DREAM)
     if args.preview is not None:
         settings = preview(settings, args.preview)
+        end, size = float(settings.options.end or 0), settings.effort.size
+        say(f"--preview renders as --end {end:g} --size {size} --quality draft do")
     return render(["nst-video", "dream", *words], args, (), settings, stopper)

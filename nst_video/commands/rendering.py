@@ -80,7 +80,10 @@ def render(
     )
     if trace and not beside:
         say(f"warning: {trace} gets no plot beside it, which needs matplotlib: {install(EXTRA)}")
-    if output_kind(args.output) == "picture":
+    kind, target = output_kind(args.output), Path(args.output)
+    if kind == "sequence" and not target.suffix and not target.exists():
+        say(f"{args.output} has no suffix, so it will be a folder of pictures, 00001.png and so on")
+    if kind == "picture":
         plan = make_plan(args.input, styles, args.output, **vars(settings))
         _draw(plan, plot)
         with _watching(plan.frames, trace, sheet) as tell:

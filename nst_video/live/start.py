@@ -64,7 +64,8 @@ def run_live(
             window = _window(desk, size)
             display.close()
             opened.insert(0, window)  # first, so that nothing else adds to its latency
-        log.info("%s: %d x %d, shown at %d x %d; h shows the keys, q quits", camera.name, width, height, *size)
+        keys = "h shows the keys, q quits" if windowed or options.serve is not None else "Ctrl-C ends it"
+        log.info("%s: %d x %d, shown at %d x %d; %s", camera.name, width, height, *size, keys)
         session = Session(
             camera, painter, desk, lambda: shelf.pictures, opened,
             size=size, rate=options.fps, window=window, recorder=recorder,

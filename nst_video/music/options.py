@@ -41,6 +41,9 @@ class MusicOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "music_start", exact("music_start", Time(), self.music_start))
         check(self)
+        if not self.music and not self.stem and (self.music_start or self.music_end != "stop"):
+            given = "--music-start" if self.music_start else "--music-end"
+            raise UsageError(f"{given} means nothing without music; give --music FILE as well, or leave it out")
         for text in self.stem:
             name, equals, file = text.partition("=")
             if not (name.isidentifier() and equals and file):

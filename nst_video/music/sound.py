@@ -68,6 +68,8 @@ def open_sound(path: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[Inpu
 
 def check_decoded(path: str, any_sound: bool, *, packets: int, damaged: int) -> None:
     """InputError where no sound, or too few of all packets, could be decoded."""
+    if not any_sound and not damaged:
+        raise InputError(f"{path} holds no sound: it is 0 s long; give another file")
     if not any_sound:
         raise InputError(f"{path} holds no sound that can be decoded; convert it with another program")
     if damaged > max(1, SPARE * packets):
