@@ -12,7 +12,7 @@ from nst_video.fields import flag_name, parse_option
 from nst_video.kinds import Choice, Curve, Flag, Kind, Repeated
 from nst_video.settings import PAINT, Section
 
-HIDDEN = argparse.SUPPRESS  # as the help of an option: accepted, and not listed
+HIDDEN = {"help": argparse.SUPPRESS}  # of an option that is accepted, and not listed
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,14 +31,14 @@ def add_options(
     sections: Sequence[Section] = PAINT,
     *,
     style_help: str | None = None,
-    helps: Mapping[str, str] = MappingProxyType({}),
+    told: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
-    """Add every option of the sections, and with the look, where there is help for it, the repeatable --style. helps:
-    by the names of fields, what `--help` says in place of their own; HIDDEN for those that it leaves out.
+    """Add every option of the sections, and with the look, where there is help for it, the repeatable --style. told:
+    by the names of fields, what `--help` says in place of their metadata; HIDDEN leaves one out.
     """
     taken = {flag_name(item.name) for section in sections for item in section.items}
     for section in sections:
-        group = add_fields(parser, section.title, section.items, taken, helps)
+        group = add_fields(parser, section.title, section.items, taken, told)
         if section.title == "look" and style_help:
             group.add_argument(
                 "--style", dest="styles", metavar="FILE=WEIGHT", action="append", default=[], help=style_help
@@ -50,16 +50,15 @@ def add_fields(
     title: str,
     items: Iterable[Field[Any]],
     taken: Collection[str] = (),
-    helps: Mapping[str, str] = MappingProxyType({}),
+    told: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Any:
     """Add fields of a dataclass of options under a title; the group that they are in. A short name is left out where
-    it is among the `taken` ones; helps: see `add_options`.
+    it is among the `taken` ones; told: see `add_options`.
     """
     group = parser.add_argument_group(title)
     for item in items:
         short = None if item.metadata["short"] in taken else item.metadata["short"]
-        facts = {**item.metadata, "short": short, "help": helps.get(item.name, item.metadata["help"])}
-        _add_option(group, item.name, item.default, **facts)
+        _add_option(group, item.name, item.default, **{**item.metadata, "short": short, **told.get(item.name, {})})
     return group
 
 
@@ -71,7 +70,7 @@ def _add_option(
     if isinstance(kind, Flag):
         section.add_argument(*flags, action="store_true", default=default, help=help)
         return
-    if isinstance(kind, Curve) and help != HIDDEN:
+    if isinstance(kind, Curve) and help != argparse.SUPPRESS:
         help = f"{help}; a number or a schedule"
     choices = "{" + ",".join(kind.names) + "}" if isinstance(kind, Choice) else None
     shown = unset if default is None else ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
@@ -81,7 +80,7 @@ def _add_option(
         metavar=metavar or choices or "VALUE",
         action=parsing(kind),
         default=default,
-        help=f"{help} (default: {shown})" if shown and help != HIDDEN else help,
+        help=f"{help} (default: {shown})" if shown and help != argparse.SUPPRESS else help,
     )
 
 

@@ -49,7 +49,7 @@ class InputError(NstVideoError):
 
 
 class ResourceError(NstVideoError):
-    """The machine cannot do it as it is: disk full, folder not writable, no memory, no network."""
+    """The machine cannot do it as it is: disk full, folder not writable, no memory, no network, a package missing."""
 
     exit_code = 4
 

@@ -99,7 +99,9 @@ def stylize(
         output: the file to write; it appears only when it is complete.
         progress: called after every frame.
         stop: asked after every frame; where it says True, everything is saved and Stopped is raised.
-        options: any option of the command line by its name with underscores, such as `keep_colors=True`.
+        options: any option of the command line by its name with underscores, such as `keep_colors=True`; but no
+            `--style`, as `style` takes several, and none of the reports (`--json`, `--trace`, `--plot`,
+            `--contact-sheet`, `--debug`): what they tell is in the Result and goes to `progress`.
 
     Raises:
         NstVideoError: a UsageError, InputError or ResourceError that says in one line what was got and what is allowed;
@@ -134,7 +136,7 @@ def dream(
     network see in it grows, and moves with what it grew on.
 
     Arguments and errors are those of `stylize`, and so is going on with a call that did not end. options: those of
-    `nst-video dream` by their names with underscores, such as `zoom=1.02`.
+    `nst-video dream` by their names with underscores, such as `zoom=1.02`, without `--preview` and the reports.
 
     >>> import nst_video
     >>> result = nst_video.dream("in.mp4", "out.mp4", layers=["relu3_1"], size=64, octaves=1, iterations=2)

@@ -21,6 +21,7 @@ from nst_video.fields import flag_name
 from nst_video.job import LEDGER
 from nst_video.kinds import Curve
 from nst_video.pictures import read_picture, write_picture
+from nst_video.presets import DREAM_PRESETS
 from nst_video.render import FrameReport, Progress
 from nst_video.reports import writing_trace
 from nst_video.settings import DREAM, PAINT
@@ -91,6 +92,13 @@ def test_the_help_of_drives_names_what_the_command_has(capsys, command):
     (driven,) = re.findall(r"--drive TARGET=FEATURE let what is heard .*? such as (\w+)=", text)
     items = [item for section in (DREAM if command == ["dream"] else PAINT) for item in section.items]
     assert driven in {item.name for item in items if isinstance(item.metadata["kind"], Curve)}
+
+
+def test_the_help_of_dreams_tells_their_own_network(capsys):
+    with pytest.raises(SystemExit):
+        main(["dream", "--help"])
+    assert {preset["encoder"] for preset in DREAM_PRESETS.values()} == {"vgg19"}
+    assert "network whose layers are dreamed (default: vgg19)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_help_of_score_lists_what_decides_something(capsys):

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from nst_video.cli import COMMANDS
 from nst_video.codecs import CODECS, CONTAINERS, default_codec
 from nst_video.commands import dream, paint
 from nst_video.live.desk import key_lines
-from nst_video.pictures import write_picture
+from nst_video.live.options import LiveOptions
+from nst_video.live.recorder import SUFFIXES
+from nst_video.pictures import READ_SUFFIXES, write_picture
 from nst_video.presets import DREAM_PRESETS, DREAM_STEPS, PRESETS
+from nst_video.probe import READABLE
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -70,6 +74,22 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
 def test_the_table_of_keys_is_theirs():
     rows = re.findall(r"^\| (`.*`) \| (.*) \|$", README.split("\n## Live\n")[1].split("\n## ")[0], re.MULTILINE)
     assert [f"{names.replace('`', '')}\t{meaning}" for names, meaning in rows] == list(key_lines())
+
+
+def test_what_it_says_is_read_and_recorded_is():
+    text = " ".join(README.split())
+    (said,) = re.findall(r"Read are (.*?) A style is", text)
+    wanted = {*re.findall(r"\w+", READABLE), *suffixes(READ_SUFFIXES)} - {"and", "jpeg", "tiff"}
+    assert wanted <= set(re.findall(r"\w+", said))
+    (recorded,) = re.findall(r"`--record out\.(mp4)` \(or (.*?);", text)
+    assert {recorded[0], *recorded[1].split(", ")} == suffixes(SUFFIXES)
+    limits = {item.name: item.metadata["kind"] for item in fields(LiveOptions)}
+    for name in ("strength", "brush"):
+        assert f"`--{name}` ({limits[name].range()})" in text
+
+
+def suffixes(names):
+    return {name.removeprefix(".") for name in names}
 
 
 def test_the_table_of_codecs_is_theirs():

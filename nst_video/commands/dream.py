@@ -26,7 +26,13 @@ examples:
 Stopping, going on, status and exit codes are those of the main command: see nst-video --help.
 """
 
-DRIVE = "let what is heard add to an option that takes a schedule, such as step=onset*0.5 or zoom=bass*0.3,release=0.5"
+# What is said otherwise than of a painting.
+TOLD = {
+    "drive": {
+        "help": "let what is heard add to an option that takes a schedule, such as step=onset*0.5 or zoom=bass*0.3"
+    },
+    "encoder": {"help": "network whose layers are dreamed", "unset": "vgg19"},
+}
 
 
 class _ListLayers(argparse.Action):
@@ -56,13 +62,13 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--list-layers", metavar="ENCODER", action=_ListLayers, help="print the layers of a network, and end"
     )
-    add_options(parser, DREAM, helps={"drive": DRIVE})
+    add_options(parser, DREAM, told=TOLD)
     report = add_reports(parser)
     report.add_argument(
         "--preview",
         metavar="TIME",
         action=parsing(Time()),
-        help="render only so much, small and quickly",
+        help="render only so much, small and quickly, as --size 192 --quality draft do",
     )
     return parser
 

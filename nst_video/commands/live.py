@@ -32,8 +32,8 @@ keys, in the window and on the web page:
 Recordings (r) and snapshots (s) made by key are named by their time, in --folder; nothing is ever replaced. A recording
 gets its name when it ends, also by Ctrl-C; until then it is NAME.unfinished.mkv, which plays whatever happens.
 
-exit codes: 0 done, 2 wrong usage, 3 no such camera or unusable input, 4 no display, camera busy, disk full or memory
-short, 129, 130 or 143 ended in good order by a closed terminal, Ctrl-C or SIGTERM
+exit codes: 0 done, 2 wrong usage, 3 no such camera or unusable input, 4 no display, camera busy, disk full, memory
+short or a Python package missing, 129, 130 or 143 ended in good order by a closed terminal, Ctrl-C or SIGTERM
 """
 
 

@@ -31,8 +31,9 @@ other commands:
 A render that was stopped, killed or cut off goes on where it was when the same command is run again. Until it is
 complete, what is finished is kept in the folder OUT.nst beside the output. Ctrl-C saves first; twice stops at once.
 
-exit codes: 0 done, 2 wrong usage, 3 unusable input, 4 not enough disk, memory or network, 5 stopped and saved, 129, 130
-or 143 stopped at once by a closed terminal, Ctrl-C or SIGTERM
+exit codes: 0 done, 2 wrong usage, 3 unusable input, 4 this machine cannot do it as it is (too little disk or memory, no
+network, a folder that cannot be written to, a Python package or weights that are not there), 5 stopped and saved, 129,
+130 or 143 stopped at once by a closed terminal, Ctrl-C or SIGTERM, 141 nobody reads what is printed
 """
 
 

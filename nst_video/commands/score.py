@@ -46,8 +46,8 @@ def make_parser() -> Parser:
         "--plot", metavar="FILE", type=parse_report("--plot"), help="draw every frame's values into a PNG"
     )
     report.add_argument("--debug", action="store_true", help="show where an error came from")
-    helps = dict.fromkeys(DECIDES_NOTHING, HIDDEN) | {"overwrite": "replace the reports if they exist"}
-    add_options(parser, style_help="a style picture that was used", helps=helps)
+    told = dict.fromkeys(DECIDES_NOTHING, HIDDEN) | {"overwrite": {"help": "replace the reports if they exist"}}
+    add_options(parser, style_help="a style picture that was used", told=told)
     return parser
 
 
