@@ -1,9 +1,11 @@
 """Decoding with nothing lost: exact seek, deinterlacing, and every missing or damaged frame refused or made good."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 
 import av
 import av.filter
@@ -24,50 +26,86 @@ SEEK_MARGINS = (Fraction(0), Fraction(2), Fraction(10), Fraction(60))
 # 500 frames/s.
 CONCEALING = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video", "h263", "vc1"})
 
+BRIEF = Fraction(1, 1000)  # seconds: times are typed to the millisecond, and a frame begins between two of them
+
 TimedFrame = tuple[VideoFrame, int]
+ShownFrame = tuple[VideoFrame, int, int]  # with the pts when it is shown, and when it is over
 
 
 @dataclass(frozen=True)
 class Span:
-    """Which frames are wanted: first <= pts < last, every `stride`-th of them; None means open."""
+    """The part of a video from `start` to `end`, in units of the video's time base, infinite where it is open; of its
+    frames every `stride`-th. still: only the frame that is on screen at `start`.
+    """
 
-    first: int | None
-    last: int | None
+    start: Fraction | float
+    end: Fraction | float
+    brief: Fraction  # BRIEF in units of the time base
     stride: int = 1
+    still: bool = False
 
-    def has(self, pts: int) -> bool:
-        """Whether `pts` lies in it, the stride aside."""
-        return (self.first is None or pts >= self.first) and (self.last is None or pts < self.last)
+    def has(self, pts: int, over: int | float) -> bool:
+        """Whether a frame that is on screen from `pts` until `over` is seen in it: whole, or not too briefly."""
+        return min(over, self.end) - max(pts, self.start) >= min(self.brief, over - pts)
+
+    def places(self, frames: int) -> range:
+        """The same of `frames` frames that are shown for one unit each, from 0 on."""
+        first, last = math.floor(max(self.start, 0)), math.ceil(min(self.end, frames))
+        first += first < last and not self.has(first, first + 1)
+        last -= first < last and not self.has(last - 1, last)
+        return range(first, last)
+
+    def cut(self, frames: Iterator[ShownFrame]) -> Iterator[ShownFrame]:
+        """Of all frames those that are seen in it, from its start and to its end; a still at its own time."""
+        kept, last, count = None, 0, 0
+        for frame, pts, over in frames:
+            if not self.has(pts, over):
+                continue
+            if self.still:
+                yield frame, pts, over
+                return
+            if count % self.stride == 0:
+                if kept is not None:
+                    yield *kept, pts
+                kept = frame, pts if pts >= self.start else math.floor(self.start)
+            last, count = over if over <= self.end else math.ceil(self.end), count + 1
+        if kept is not None:
+            yield *kept, last
 
 
 def decoded(
     info: VideoInfo, span: Span, on_error: str, on_step: Callable[[], None] = lambda: None
-) -> Iterator[TimedFrame]:
-    """The frames of `span` in showing order with their pts; with on_error "hold" a lost one is the last good one again.
-    `on_step` is called for every packet that is read: a sign of life while nothing comes out.
+) -> Iterator[ShownFrame]:
+    """The frames of `span` in showing order; with on_error "hold" a lost one is the last good one again. `on_step` is
+    called for every packet that is read: a sign of life while nothing comes out.
 
-    Raises InputError when a frame of the span is lost or damaged and on_error is "fail".
+    Raises InputError when a frame of the span is lost or damaged and on_error is "fail", and when it has none.
     """
-    from_beginning = span.first is None or span.first <= info.start_pts
+    from_beginning = span.start <= info.start_pts
     for margin in (None,) if from_beginning else (*SEEK_MARGINS, None):
         with open_input(info.path, info.max_pixels) as container:
             stream = main_stream(container, info.path)
             if margin is not None and not _seek(container, stream, info, span, margin):
                 continue
             after_seek = margin is not None
-            frames = _Decoder(info, container, stream, span, on_error, on_step, after_seek=after_seek).frames()
+            decoder = _Decoder(info, container, stream, span, on_error, on_step, after_seek=after_seek)
+            frames = decoder.shown()
             first = next(frames, None)
-            # A frame before the start proves that nothing after it is lost, and is what deinterlacing needs.
-            if margin is not None and (first is None or first[1] >= (span.first or 0)):
+            # A frame before those of the span proves that none of them is lost, and is what deinterlacing needs.
+            if margin is not None and (first is None or first[1] >= span.start or span.has(*first[1:])):
                 continue
-            if first is not None:
-                yield from _within(first, frames, span)
+            none = True
+            for one in span.cut(chain([first], frames) if first else frames):
+                none = False
+                yield one
+            if none:
+                raise info.no_frames(decoder.end, still=span.still)
             return
 
 
 def _seek(container: InputContainer, stream: VideoStream, info: VideoInfo, span: Span, margin: Fraction) -> bool:
     """Goes to a key frame before the span; False when only reading from the beginning will do."""
-    target = (span.first or 0) - 1 - round(margin / info.time_base)
+    target = math.ceil(span.start) - 1 - round(margin / info.time_base)
     if target <= info.start_pts:
         return False
     try:
@@ -75,17 +113,6 @@ def _seek(container: InputContainer, stream: VideoStream, info: VideoInfo, span:
     except av.error.FFmpegError:
         return False
     return True
-
-
-def _within(first: TimedFrame, rest: Iterator[TimedFrame], span: Span) -> Iterator[TimedFrame]:
-    count = 0
-    timed: TimedFrame | None = first
-    while timed is not None and (span.last is None or timed[1] < span.last):
-        if span.has(timed[1]):
-            if count % span.stride == 0:
-                yield timed
-            count += 1
-        timed = next(rest, None)
 
 
 class _Decoder:
@@ -112,9 +139,29 @@ class _Decoder:
         self.after_seek = after_seek
         self.losses = Losses(info, stream.index)
         self.left_out = 0  # frames in a row
+        self.latest = (0, 0)  # pts and duration of the packet that is shown last
+        self.whole = not info.truncated  # what the container says of its end is true
+        self.end: int | None = None  # of the last frame of all, once that is known
         self.deinterlacer = Deinterlacer(info)
 
+    def shown(self) -> Iterator[ShownFrame]:
+        """The frames up to the end of the span, and from before its start."""
+        before: int | None = None
+        now: TimedFrame | None = None
+        for after in self.frames():
+            if now is not None:
+                yield *now, after[1]
+                before = now[1]
+            if after[1] >= self.span.end:
+                return
+            now = after
+        if now is not None:
+            own = self.latest[1] if self.latest[0] == now[1] else 0
+            self.end = self.info.last_end(now[1], before, own, whole=self.whole)
+            yield *now, self.end
+
     def frames(self) -> Iterator[TimedFrame]:
+        """All frames as they are decoded; of those that are lost the ones of the span are made good."""
         last: TimedFrame | None = None
         for frame in self.deinterlacer.run(self._good_frames()):
             pts = frame.pts if frame.pts is not None else frame.dts
@@ -122,13 +169,14 @@ class _Decoder:
                 self._leave_out(last)
                 continue
             self.left_out = 0
-            yield from self._made_good(last, self.losses.before(pts))
+            yield from self._made_good(last, self.losses.before(pts), pts)
             last = (frame, pts)
             yield last
         if last is not None:
-            yield from self._made_good(last, self.losses.before(None))
+            yield from self._made_good(last, self.losses.before(None), math.inf)
         early = self.losses.ends_early(whole=not self.after_seek)
         if early:
+            self.whole = False
             self._fault(early, "the frames that are there are used")
 
     def _leave_out(self, last: TimedFrame | None) -> None:
@@ -167,13 +215,17 @@ class _Decoder:
                 if packet.size:
                     self.losses.packet(packet)
                 if packet.stream.index == self.stream.index:
+                    self.latest = max(self.latest, (packet.pts or 0, packet.duration or 0))
                     yield packet
         except av.error.FFmpegError as error:
+            self.whole = False
             self._fault(f"cannot be read to its end ({error.strerror})", "the frames before it are used")
 
-    def _made_good(self, last: TimedFrame | None, lost: list[int]) -> Iterator[TimedFrame]:
-        """The last good frame at the times of lost ones of the span. Raises InputError unless frames are held."""
-        wanted = [pts for pts in lost if self.span.has(pts)]
+    def _made_good(self, last: TimedFrame | None, lost: list[int], after: int | float) -> Iterator[TimedFrame]:
+        """The last good frame at the times of lost ones of the span, which are over at `after`. Raises InputError
+        unless frames are held.
+        """
+        wanted = [pts for pts, over in zip(lost, [*lost[1:], after], strict=False) if self.span.has(pts, over)]
         if not wanted:
             return
         seconds = float((wanted[0] - self.info.start_pts) * self.info.time_base)

@@ -254,7 +254,7 @@ class _Sealer:
         encoded = encode_segment(
             self.job.video_path(number),
             read_frames(self.job.frames_path(number)),
-            self.job.plan.pts[first:last],
+            self.job.plan.edges[first : last + 1],
             stopped=lambda: self._left,
             path=self.job.plan.output,
             info=self.info,
@@ -271,8 +271,8 @@ def publish(job: Job, info: VideoInfo, summary: dict[str, Any], stopped: Callabl
     plan, options = job.plan, job.plan.options
     with errors_of(job):
         part = job.path(PART)
-        place = {"start": options.start, "end": options.end, "part": part, "info": info, "music": plan.heard(info)}
-        settings = _encoding(job) | place
+        place = {"start": options.start, "end": options.end, "until": plan.end, "part": part, "info": info}
+        settings = _encoding(job) | place | {"music": plan.heard()}
         output = _join(job, settings, stopped) if job.kind == "video" else _replay(job, settings, stopped)
         if output is None:
             return False
@@ -294,7 +294,7 @@ def publish(job: Job, info: VideoInfo, summary: dict[str, Any], stopped: Callabl
 def check_writing(job: Job, info: VideoInfo) -> None:
     """Open the output once and discard it, so that what it cannot hold is refused or said now, not after the render."""
     with errors_of(job):
-        place = {"start": None, "end": None, "part": job.path(PART), "info": info, "music": job.plan.heard(info)}
+        place = {"start": None, "end": None, "part": job.path(PART), "info": info, "music": job.plan.heard()}
         settings = _encoding(job) | place
         (JoinedOutput(job.plan.output, **settings) if job.kind == "video" else _opened(job, settings)).discard()
 
@@ -319,7 +319,7 @@ def _join(job: Job, settings: dict[str, Any], stopped: Callable[[], bool]) -> Ou
     segments = job.ledger.sealed
     paths = [job.path(one.video.name) for one in segments if one.video is not None]
     try:
-        whole = output.join(paths, job.plan.pts, max(one.delay for one in segments), stopped)
+        whole = output.join(paths, job.plan.edges, max(one.delay for one in segments), stopped)
         if whole:
             output.verify()
     except BaseException:

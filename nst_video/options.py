@@ -156,10 +156,15 @@ class CoherenceOptions:
 class OutputOptions:
     """Which part is rendered and how it is written. Times may be numbers or text; they are held as Fractions."""
 
-    start: Fraction | None = option(None, Time(), "begin at this time of the input", metavar="TIME")
-    end: Fraction | None = option(None, Time(), "end before this time of the input", metavar="TIME")
+    start: Fraction | None = option(
+        None, Time(), "begin with what is on screen at this time of the input", metavar="TIME"
+    )
+    end: Fraction | None = option(None, Time(), "end at this time of the input", metavar="TIME")
     still: Fraction | None = option(
-        None, Time(), "render only the frame at this time, to a picture: the way to try a look", metavar="TIME"
+        None,
+        Time(),
+        "render only the frame on screen at this time, to a picture: the way to try a look",
+        metavar="TIME",
     )
     stride: int = option(1, Number(1, 100_000, whole=True), "render every n-th frame", metavar="N")
     rate: Fraction | None = option(

@@ -71,12 +71,14 @@ class VideoOutput:
         preset: str,
         start: Fraction | float | None,
         end: Fraction | float | None,
+        until: int | None = None,
         part: Path | None = None,
         alone: bool = False,
         music: Heard | None = None,
     ) -> None:
-        """part: where it is made, by default beside its final place. alone: without the source's other streams. music:
-        what is heard in place of the source's own sound.
+        """until: pts at which the last frame is over, by default as long after it as the one before. part: where it is
+        made, by default beside its final place. alone: without the source's other streams. music: what is heard in
+        place of the source's own sound.
         """
         self.path, self.info, self.size = Path(path), info, size
         self.suffix = self.path.suffix.lower()
@@ -86,6 +88,7 @@ class VideoOutput:
         self.part = part or temporary(self.path)
         self.cut = start is not None
         self.end = None if end is None else info.start_pts * info.time_base + Fraction(end)
+        self.until = until
         self.shift: int | None = None  # source pts that becomes zero, known with the first frame
         self.pending: tuple[np.ndarray, int] | None = None  # waits for its successor, which gives its duration
         self.pts: list[int] = []
@@ -111,7 +114,10 @@ class VideoOutput:
         """Encodes what waits and closes the file."""
         with disk_errors(self.path):
             if self.pending is not None:
-                self._encode(*self.pending, duration=self._last_duration(self.pending[1]))
+                pts = self.pending[1]
+                before = self.pts[-1] + (self.shift or 0) if self.pts else None
+                until = self.until if self.until is not None else pts + self.info.usual(pts, before)
+                self._encode(*self.pending, duration=until - pts)
                 self._mux(self.stream.encode(None))
                 self.companions.mux_until(None)
             self.companions.finish(self.path)
@@ -199,10 +205,6 @@ class VideoOutput:
             if packet.dts is not None:
                 self.companions.mux_until(packet.dts * self.info.time_base)
             self.companions.mux(packet)
-
-    def _last_duration(self, pts: int) -> int:
-        before = self.pts[-1] + (self.shift or 0) if self.pts else None
-        return self.info.last_duration(pts, before, open_end=self.end is None)
 
     def _verify(self) -> None:
         """Decodes the finished file: as many frames as were written, at their times, and every packet of sound."""

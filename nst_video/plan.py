@@ -44,7 +44,7 @@ StyleLike = str | os.PathLike[str] | tuple[str | os.PathLike[str], float]
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Style:
 class Plan:
     """One render, settled: nothing is left at None or "auto" that decides a pixel.
 
-    size: (width, height) in pixels. pts: presentation timestamp of every frame to render, in `time_base` seconds.
+    size: (width, height) in pixels. pts: presentation timestamp of every frame to render, in `time_base` seconds; that
+    of the first is where the part begins, even in the middle of a frame. end: when the last one is over.
     shots: (first, last + 1) frame numbers, without gaps. seeds: one for each shot. dream: None where frames are painted
     in the styles, of which a dream has none. song: music in place of the input's own sound. curves: for every option
     that changes, its value for every frame; the option itself holds that of the first one. lanes: the parts of the
@@ -78,6 +79,7 @@ class Plan:
     size: tuple[int, int]
     time_base: Fraction
     pts: tuple[int, ...]
+    end: int
     shots: tuple[tuple[int, int], ...]
     seeds: tuple[int, ...]
     dream: DreamOptions | None = None
@@ -113,6 +115,11 @@ class Plan:
         """The number of frames to render."""
         return len(self.pts)
 
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """When each frame is first shown, and when the last one is over: frame n is there from n to n + 1."""
+        return (*self.pts, self.end)
+
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON types; fractions are written as "n/d"."""
         return {"version": _VERSION, **plain(asdict(self))}
@@ -130,12 +137,10 @@ class Plan:
         time_base = fraction_of(data["time_base"])
         return cls(**rest | made | {"styles": styles, "time_base": time_base, "song": song, "lanes": lanes})
 
-    def heard(self, info: VideoInfo, frames: int | None = None) -> Heard | None:
-        """The music under the first `frames` (None: all) of the render; info: what probe found in the input."""
-        if self.song is None:
-            return None
-        open_end = self.options.end is None and frames in (None, self.frames)
-        return Heard.under(self.song, info, self.pts[:frames], open_end=open_end)
+    def heard(self, frames: int | None = None) -> Heard | None:
+        """The music under the first `frames` (None: all) of the render."""
+        edges = self.edges[: (self.frames if frames is None else frames) + 1]
+        return None if self.song is None else Heard.under(self.song, edges, self.time_base)
 
 
 def make_plan(
@@ -230,6 +235,7 @@ def settle(
         size=size,
         time_base=found.time_base,
         pts=found.pts,
+        end=found.end,
         shots=found.shots,
         seeds=tuple(_seed(effort.seed, first) for first, _ in found.shots),
         song=found.song,
@@ -278,7 +284,7 @@ def named_files(
 def _settle_changing(settings: Settings, info: VideoInfo, found: Survey) -> tuple[Settings, Curves]:
     """The settings with numbers for schedules, and the value of everything that changes for every frame."""
     names = ("effort", "look", "coherence") if settings.dream is None else ("dream",)
-    line = Timeline.of(info, found.pts, found.time_base, settings.options)
+    line = Timeline.of(info, (*found.pts, found.end), settings.options)
     changing = conduct(
         {name: getattr(settings, name) for name in names},
         settings.music,

@@ -29,9 +29,13 @@ INDEX_TAIL = 64  # entries
 DEFAULT_RATE = Fraction(25)  # frames/s of an image sequence, which has no timing of its own
 VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,gif"
 READABLE = "mp4, mov, mkv, webm, avi, ts and gif"
-LONGEST_LAST = 10  # times the usual: a longer last frame is more likely a wrong duration in the header
 # Demuxers whose clock starts anywhere; what is made of them starts at zero.
 FREE_CLOCK = frozenset({"mpegts"})
+# Demuxers that know one duration for all frames of a stream, and by a tag where it ends ...
+ONE_DURATION = frozenset({"matroska,webm"})
+MKVMERGE_NOTE = "_STATISTICS_WRITING_APP"
+# ... and those that know both of the stream itself.
+MEASURED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2"})
 
 # Titles in an unknown encoding are no reason to refuse a file; PyAV has let them pass by itself since version 19.
 READING_NOTES: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -79,6 +83,7 @@ class VideoInfo:
     start_pts: int = 0  # pts of the first frame; start and end count from it
     origin_pts: int = 0  # what the writer subtracts: not zero only where the clock starts anywhere (transport streams)
     duration: Fraction | None = None  # seconds, of the video stream where that is known
+    end_pts: int | None = None  # where the container says that the video stream ends
     duration_of_file: Fraction | None = None  # seconds, from zero to the last end of any stream, as the header promises
     declared_frames: int | None = None
     bit_depth: int = 8
@@ -90,15 +95,34 @@ class VideoInfo:
     files: tuple[str, ...] = field(default=(), repr=False)  # of a sequence, in order; a picture may last many frames
     max_pixels: int = DEFAULT_MAX_PIXELS  # the limit it was found under, which holds for every later reading too
 
-    def last_duration(self, pts: int, before: int | None, *, open_end: bool) -> int:
-        """How long a last frame at `pts` is shown, in units of the time base: with an open end to the end of the source
-        where that is known and near, else as long as the frame at `before`, or one frame.
+    def usual(self, pts: int, before: int | None) -> int:
+        """How long a frame at `pts` is shown of which nothing else is known: as long as the one at `before`, or one
+        frame of the average rate; in units of the time base.
         """
-        usual = max(pts - before if before is not None else round(1 / (self.average_rate * self.time_base)), 1)
-        if self.duration is None or not open_end:
-            return usual
-        rest = self.start_pts + round(self.duration / self.time_base) - pts
-        return rest if 0 < rest <= LONGEST_LAST * usual else usual
+        return max(pts - before if before is not None else round(1 / (self.average_rate * self.time_base)), 1)
+
+    def last_end(self, pts: int, before: int | None, own: int, *, whole: bool) -> int:
+        """When the last frame of the source is over, which is at `pts` and follows the one at `before`.
+
+        own: how long its packet says it is, 0 where that says nothing; whole: nothing of the source is missing.
+        """
+        by_packet = pts + (own or self.usual(pts, before))
+        if not whole or self.end_pts is None or self.end_pts <= pts:
+            return by_packet
+        if self.container in ONE_DURATION or self.duration_of_file is None:
+            return self.end_pts
+        # Where frames are decoded in another order than they are shown, packets of mp4 last as long as decoding waits,
+        # and its streams seem to end too early; but nothing lasts longer than the file.
+        return max(self.end_pts, min(by_packet, round(self.duration_of_file / self.time_base)))
+
+    def no_frames(self, end: int | None, *, still: bool) -> InputError:
+        """What is to be raised for a part, or a time, without frames; `end`: of the last frame of all, where that was
+        found.
+        """
+        seconds = self.duration if end is None else (end - self.start_pts) * self.time_base
+        length = f"{float(seconds):.3f} s long" if seconds else "of unknown length"
+        where = "no frame at that time" if still else "no frames between start and end"
+        return InputError(f"{self.path} has {where}; it is {length}")
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types; fractions are written as "n/d"."""
@@ -240,7 +264,9 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
     width, height = (frame.height, frame.width) if sideways else (frame.width, frame.height)
     aspect = exact(stream.sample_aspect_ratio) or Fraction(1)
     is_gif = container.format.name == "gif"
-    start_pts = stream.start_time if stream.start_time is not None else _pts(frame)
+    # FFmpeg may guess a later start (of one long frame in mkv), and the first frame that decodes need not be the first.
+    start_pts = min(_pts(frame), _pts(frame) if stream.start_time is None else stream.start_time)
+    end_pts = _end(container, stream, start_pts)
     return VideoInfo(
         path=path,
         kind="gif" if is_gif else "video",
@@ -256,7 +282,8 @@ def _describe(path: str, container: InputContainer, max_pixels: int) -> VideoInf
         mirrored=mirrored,
         start_pts=start_pts,
         origin_pts=_origin(container, stream),
-        duration=_duration(container, stream),
+        duration=_duration(container, stream, start_pts, end_pts),
+        end_pts=end_pts,
         duration_of_file=_duration_of_file(container, stream),
         declared_frames=stream.frames or None,
         bit_depth=max((component.bits for component in frame.format.components), default=8),
@@ -396,12 +423,22 @@ def _origin(container: InputContainer, stream: VideoStream) -> int:
     return round(Fraction(container.start_time, av.time_base) / unit(stream))
 
 
-def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    if stream.duration:
-        return stream.duration * unit(stream)
+def _end(container: InputContainer, stream: VideoStream, start_pts: int) -> int | None:
+    """Where the stream ends by what its container says of it alone, in units of its time base."""
+    if container.format.name in MEASURED and stream.duration:
+        return start_pts + stream.duration
     noted = _CLOCK.fullmatch(stream.metadata.get("DURATION", ""))  # mkv has no other place for a stream's
-    if noted:
-        return int(noted[1]) * 3600 + int(noted[2]) * 60 + Fraction(noted[3])
+    if container.format.name not in ONE_DURATION or not noted:
+        return None
+    seconds = int(noted[1]) * 3600 + int(noted[2]) * 60 + Fraction(noted[3])
+    # FFmpeg notes when the stream ends, mkvmerge, with much else, how long it is.
+    return round(seconds / unit(stream)) + start_pts * (MKVMERGE_NOTE in stream.metadata)
+
+
+def _duration(container: InputContainer, stream: VideoStream, start_pts: int, end_pts: int | None) -> Fraction | None:
+    units = stream.duration or (end_pts - start_pts if end_pts is not None else 0)
+    if units > 0:
+        return units * unit(stream)
     return Fraction(container.duration, av.time_base) if container.duration else None
 
 

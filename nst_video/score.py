@@ -8,7 +8,6 @@ import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -356,8 +355,7 @@ def _samples(plan: Plan, sampled: set[int], paint: Paint | None) -> Iterator[Sam
         open_input(plan.input, plan.options, size=plan.size) as source,
         VideoReader(plan.output, max_pixels=plan.options.max_pixels) as result,
     ):
-        # A still is one frame, though the reader goes on after it.
-        pairs = zip(islice(_frames(source), plan.frames), _frames(result), strict=True)
+        pairs = zip(_frames(source), _frames(result), strict=True)
         for frame, ((seconds, before), (_, after)) in enumerate(pairs):
             reference = paint(frame, before) if paint is not None and frame in sampled else None
             yield Sample(frame, before, after, frame in beginnings, seconds, reference)

@@ -54,21 +54,22 @@ class _SegmentOutput(VideoOutput):
 
 
 def encode_segment(
-    target: Path, frames: Iterable[KeptFrame], pts: Sequence[int], *, stopped: Callable[[], bool], **settings: Any
+    target: Path, frames: Iterable[KeptFrame], edges: Sequence[int], *, stopped: Callable[[], bool], **settings: Any
 ) -> tuple[KeptFile, int] | None:
-    """Encodes the frames, one for each of their `pts`, into `target`, verified by decoding; None where `stopped` said
-    so between frames.
+    """Encodes the frames into `target`, verified by decoding; None where `stopped` said so between frames. `edges`: the
+    pts of every frame, and when the last one is over.
 
     `settings` are those of VideoOutput; the suffix of `path` among them chooses the container it is verified in.
-    Returns the file, and how many frames at most are decoded ahead of one that is shown earlier.
+    Returns the file, and how long, in units of the time base, decoding has to begin before the first frame is shown.
     """
     part = target.with_name(f"{target.name}.part")
     proof = target.with_name(f"{target.name}.proof")
     with RecordWriter(part) as records:
-        output = _SegmentOutput(settings.pop("path"), records, part=proof, start=pts[0], end=None, **settings)
+        place = {"part": proof, "start": edges[0], "end": None, "until": edges[-1]}
+        output = _SegmentOutput(settings.pop("path"), records, **place, **settings)
         try:
             rows = []
-            for frame, time in zip(frames, pts, strict=True):
+            for frame, time in zip(frames, edges[:-1], strict=True):
                 if stopped():
                     return None
                 output.write(frame.rgb, time)
@@ -81,7 +82,7 @@ def encode_segment(
             records.append({"row": row})
         records.sync()
     settle(part, target)
-    return KeptFile.of(target), _delay(_places(output.shown))
+    return KeptFile.of(target), _delay(_places(output.shown), edges)
 
 
 def segment_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -92,58 +93,46 @@ def segment_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class JoinedOutput(VideoOutput):
-    """The finished file made of encoded segments: their packets, and the source's other streams."""
+    """The finished file made of encoded segments: their packets, and the source's other streams.
 
-    def join(self, segments: Sequence[Path], pts: Sequence[int], delay: int, stopped: Callable[[], bool]) -> bool:
-        """Mux all packets at the source's `pts` of the frames, `delay` the largest of the segments; False where
+    Each packet is decoded as long after the one before it as that is shown. Of the two, mp4 knows the former alone; so
+    what it says of frames and of the whole is true, whatever the order of decoding.
+    """
+
+    def join(self, segments: Sequence[Path], edges: Sequence[int], delay: int, stopped: Callable[[], bool]) -> bool:
+        """Mux all packets at the source's `edges` of the frames, `delay` the largest of the segments; False where
         `stopped` said so between segments.
         """
-        self._begin(pts[0])
-        shift = self.shift or 0
-        times = [time - shift for time in pts]
+        self._begin(edges[0])
+        times = [edge - (self.shift or 0) for edge in edges]
         self.pts = times[:-1]
-        last = self._last_duration(pts[-1])
-        self.pts = times
-        self.durations = dict(zip(times, [*(b - a for a, b in pairwise(times)), last], strict=True))
-        clock = _Clock(times, delay, times[1] - times[0] if len(times) > 1 else last)
-        done = 0
+        self.durations = {time: after - time for time, after in pairwise(times)}
+        done, dts = 0, times[0] - delay
         for path in segments:
             if stopped():
                 return False
-            done += self._add(path, done, clock)
-        if done != len(pts):
-            raise InputError(f"the segments hold {done} frames where {len(pts)} were planned")
+            done, dts = self._add(path, done, dts)
+        if done != len(self.pts):
+            raise InputError(f"the segments hold {done} frames where {len(self.pts)} were planned")
         self.companions.mux_until(None)
         self.companions.finish(self.path)
         return True
 
-    def _add(self, path: Path, first: int, clock: "_Clock") -> int:
-        """Mux the packets of one segment, whose first frame is number `first`; returns how many there were."""
+    def _add(self, path: Path, first: int, dts: int) -> tuple[int, int]:
+        """Mux the packets of one segment, whose first frame is number `first` and decoded at `dts`; returns both for
+        the next one.
+        """
         records = [record for record in read_records(path) if "pts" in record.facts]
         places = _places([record.facts["pts"] for record in records])
-        for number, (place, record) in enumerate(zip(places, records, strict=True)):
+        for place, record in zip(places, records, strict=True):
             packet: Any = av.Packet(record.data)
             packet.time_base = self.info.time_base
-            packet.pts, packet.dts = clock.times[first + place], clock.dts(first + number)
+            packet.pts, packet.dts = self.pts[first + place], dts
             packet.is_keyframe = record.facts["key"]
             packet.stream = self.stream
+            dts += self.durations[packet.pts]
             self._mux([packet])
-        return len(places)
-
-
-@dataclass(frozen=True)
-class _Clock:
-    """When each packet is shown and when it is decoded: `delay` frames are decoded ahead of being shown."""
-
-    times: list[int]
-    delay: int
-    step: int
-
-    def dts(self, number: int) -> int:
-        """Rising, and never after the packet is shown; the same whatever the segments are."""
-        if number >= self.delay:
-            return self.times[number - self.delay]
-        return self.times[0] - (self.delay - number) * self.step
+        return first + len(places), dts
 
 
 def _places(shown: Sequence[int]) -> list[int]:
@@ -155,5 +144,10 @@ def _places(shown: Sequence[int]) -> list[int]:
     return places
 
 
-def _delay(places: list[int]) -> int:
-    return max((number - place for number, place in enumerate(places)), default=0)
+def _delay(places: Sequence[int], edges: Sequence[int]) -> int:
+    """How much too late packets would be decoded at most if the first of them were when it is shown."""
+    dts, latest = edges[0], 0
+    for place in places:
+        latest = max(latest, dts - edges[place])
+        dts += edges[place + 1] - edges[place]
+    return latest

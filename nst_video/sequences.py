@@ -112,15 +112,19 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
 
 def sequence_frames(
     info: "VideoInfo", span: "Span", on_error: str, on_step: Callable[[], None] = lambda: None
-) -> Iterator[tuple[av.VideoFrame, int]]:
-    """The pictures of `span` with their places as pts, a single one as often as it lasts frames; with on_error "hold" a
-    picture that cannot be read is the last good one again. `on_step` is called before every picture.
+) -> Iterator[tuple[av.VideoFrame, int, int]]:
+    """The pictures of `span` with their places as pts, and those of the next; a single one as often as it lasts frames;
+    with on_error "hold" a picture that cannot be read is the last good one again. `on_step` is called before every
+    picture.
 
-    Raises InputError for a picture that cannot be read, or is not of the first one's size.
+    Raises InputError for a picture that cannot be read or is not of the first one's size, and where there is none.
     """
     last: av.VideoFrame | None = None
     frames = info.declared_frames or len(info.files)
-    for pts in range(max(span.first or 0, 0), min(frames, span.last or frames), span.stride):
+    seen = span.places(frames)
+    if not seen:
+        raise info.no_frames(frames, still=span.still)
+    for pts in seen[:1] if span.still else seen[:: span.stride]:
         on_step()
         try:
             if last is None or info.kind != "picture":
@@ -129,7 +133,7 @@ def sequence_frames(
             if on_error != "hold" or last is None:
                 raise
             log.warning("%s; the last good picture is held", error)
-        yield last, pts
+        yield last, pts, min(pts + span.stride, seen.stop)
 
 
 def _read_frame(info: "VideoInfo", file: str) -> av.VideoFrame:

@@ -73,7 +73,8 @@ class FileSink:
             overwrite=options.overwrite,
             start=options.start,
             end=options.end,
-            music=self._plan.heard(self._info),
+            until=self._plan.end,
+            music=self._plan.heard(),
         )
         return self
 

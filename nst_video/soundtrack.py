@@ -64,10 +64,9 @@ class Heard:
     frame: Fraction
 
     @classmethod
-    def under(cls, song: Song, info: VideoInfo, pts: Sequence[int], *, open_end: bool) -> "Heard":
-        """As it is heard under the frames at `pts` of the source; open_end as for `VideoInfo.last_duration`."""
-        last = info.last_duration(pts[-1], pts[-2] if len(pts) > 1 else None, open_end=open_end)
-        return cls(song, (pts[-1] + last - pts[0]) * info.time_base, last * info.time_base)
+    def under(cls, song: Song, edges: Sequence[int], time_base: Fraction) -> "Heard":
+        """As it is heard under frames at `edges`, in units of `time_base`, of which the last is where they end."""
+        return cls(song, (edges[-1] - edges[0]) * time_base, (edges[-1] - edges[-2]) * time_base)
 
 
 def make_companions(

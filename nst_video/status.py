@@ -109,7 +109,7 @@ def write_preview(output: str | os.PathLike[str], preview: str | os.PathLike[str
     done = playable(job)
     if not done:
         raise InputError(f"the first frame of {plan.output} is not finished yet; try again later")
-    end = None if done == plan.frames else (plan.pts[done] - info.start_pts) * plan.time_base
+    end = options.end if done == plan.frames else (plan.pts[done] - info.start_pts) * plan.time_base
     try:
         with tempfile.TemporaryDirectory(prefix=".nst-video-", dir=Path(target).parent) as folder:
             (_joined if job.kind == "video" else _encoded)(job, info, target, Path(folder), done, end)
@@ -135,7 +135,7 @@ def _settings(job: Job, info: VideoInfo) -> dict[str, Any]:
 
 def _joined(job: Job, info: VideoInfo, target: str, folder: Path, done: int, end: Fraction | None) -> None:
     """The finished segments, and what there is of others encoded for now."""
-    settings, pts, sealed = _settings(job, info), job.plan.pts, job.sealed
+    settings, edges, sealed = _settings(job, info), job.plan.edges, job.sealed
     paths, delays = [], []
     for number, (first, last) in enumerate(job.segments):
         if first >= done:
@@ -146,15 +146,15 @@ def _joined(job: Job, info: VideoInfo, target: str, folder: Path, done: int, end
             delays.append(sealed[number].delay)
             continue
         frames = islice(read_frames(job.frames_path(number)), min(last, done) - first)
-        now = pts[first : min(last, done)]
+        now = edges[first : min(last, done) + 1]
         encoded = encode_segment(path, frames, now, stopped=lambda: False, path=target, **settings)
         assert encoded is not None
         paths.append(path)
         delays.append(encoded[1])
     settings |= {"part": folder / "part", "start": job.plan.options.start, "end": end}
-    output = JoinedOutput(target, music=job.plan.heard(info, done), **settings)
+    output = JoinedOutput(target, music=job.plan.heard(done), **settings)
     try:
-        output.join(paths, pts[:done], max(delays), lambda: False)
+        output.join(paths, edges[: done + 1], max(delays), lambda: False)
         output.verify()
         output.publish()
     finally:
@@ -164,7 +164,7 @@ def _joined(job: Job, info: VideoInfo, target: str, folder: Path, done: int, end
 def _encoded(job: Job, info: VideoInfo, target: str, folder: Path, done: int, end: Fraction | None) -> None:
     """A video of frames that are on their way to a gif or a sequence."""
     place = {"part": folder / "part", "start": job.plan.options.start, "end": end}
-    settings = _settings(job, info) | place | {"music": job.plan.heard(info, done)}
+    settings = _settings(job, info) | place | {"until": job.plan.edges[done], "music": job.plan.heard(done)}
     output = open_output("video", target, **settings)
     try:
         for segment, (first, _) in enumerate(job.segments):

@@ -67,12 +67,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Survey:
-    """What the pass over the input found; pts in units of `time_base` seconds, shots as (first, last + 1); the song
-    that the music makes.
+    """What the pass over the input found; pts in units of `time_base` seconds, and when the last frame is over; shots
+    as (first, last + 1); the song that the music makes.
     """
 
     time_base: Fraction
     pts: tuple[int, ...]
+    end: int
     shots: tuple[tuple[int, int], ...]
     song: Song | None = None
 
@@ -85,7 +86,7 @@ class Survey:
     def from_json(cls, data: dict[str, Any]) -> "Survey":
         """What `to_json` wrote."""
         song = data["song"] and Song.from_json(data["song"])
-        return cls(fraction_of(data["time_base"]), tuple(data["pts"]), tuples(data["shots"]), song)
+        return cls(fraction_of(data["time_base"]), tuple(data["pts"]), data["end"], tuples(data["shots"]), song)
 
 
 def probe_input(path: str | os.PathLike[str], options: OutputOptions) -> VideoInfo:
@@ -124,12 +125,12 @@ def open_input(
     """The reader of the part that is rendered, as (width, height) pictures; of one of its frames on where `start` is
     that frame's time.
     """
-    first = options.start if options.still is None else options.still
     return VideoReader(
         path,
         size=size,
-        start=first if start is None else start,
+        start=options.start if start is None else start,
         end=options.end,
+        still=options.still,
         stride=options.stride,
         on_error=options.on_error,
         max_pixels=options.max_pixels,
@@ -183,19 +184,17 @@ def survey(info: VideoInfo, request: Request, on_step: Callable[[], None] = lamb
     options = request.options
     finder = CutFinder(request.cut_threshold if info.kind != "picture" else 0)  # a picture that lasts has no cuts
     pts: list[int] = []
-    time_base = info.time_base
+    end = info.start_pts
     size = scaled_size(info, SURVEY_SIDE)
     with open_input(info.path, options, size=size, on_step=on_step) as reader:
         for batch in reader:
-            count = 1 if options.still is not None else len(batch.pts)
-            pts.extend(batch.pts[:count])
-            time_base = batch.time_base
-            _check_duration(info, (pts[-1] - pts[0]) * time_base, options)
-            for rgb in batch.rgb[:count]:
+            pts.extend(batch.pts)
+            end = batch.end
+            if options.still is None:
+                _check_duration(info, (end - pts[0]) * info.time_base, options)
+            for rgb in batch.rgb:
                 finder.step(rgb)
-            if options.still is not None:
-                break
-    return Survey(time_base, tuple(pts), finder.shots())
+    return Survey(info.time_base, tuple(pts), end, finder.shots())
 
 
 def rehearse(info: VideoInfo, request: Request, found: Survey, on_step: Callable[[], None] = lambda: None) -> None:
@@ -214,7 +213,7 @@ def rehearse(info: VideoInfo, request: Request, found: Survey, on_step: Callable
     )
     output = av.open(Nowhere(), "w", format=CONTAINERS[suffix], container_options={"avoid_negative_ts": "disabled"})
     song = found.song
-    music = None if song is None else Heard.under(song, info, found.pts, open_end=options.end is None)
+    music = None if song is None else Heard.under(song, (*found.pts, found.end), base)
     companions = make_companions(info, output, suffix, music=music, on_step=on_step)
     try:
         if companions.carriers or music:

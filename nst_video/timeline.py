@@ -28,15 +28,14 @@ class Timeline:
     total: int | None = None
 
     @classmethod
-    def of(cls, info: VideoInfo, pts: Sequence[int], time_base: Fraction, options: OutputOptions) -> "Timeline":
-        """That of the frames at `pts`; a still counts from the first frame of the clip."""
-        start = pts[0] if options.still is None else info.start_pts
-        times = tuple((time - start) * time_base for time in pts)
-        whole = options.end is None and options.still is None
-        last = info.last_duration(pts[-1], pts[-2] if len(pts) > 1 else None, open_end=whole)
-        end = times[-1] + last * time_base
+    def of(cls, info: VideoInfo, edges: Sequence[int], options: OutputOptions) -> "Timeline":
+        """That of the frames at `edges`, with which the last frame's end; a still counts from the first frame of the
+        clip.
+        """
+        start = edges[0] if options.still is None else info.start_pts
+        *times, end = ((edge - start) * info.time_base for edge in edges)
         total = None if options.still is None else _frames_of(info)
-        return cls(times, end, start * time_base, round(times[0] * info.average_rate), total)
+        return cls(tuple(times), end, start * info.time_base, round(times[0] * info.average_rate), total)
 
 
 def plot_plan(plan: "Plan", path: str) -> None:
@@ -46,7 +45,7 @@ def plot_plan(plan: "Plan", path: str) -> None:
     from nst_video.survey import probe_input
 
     info = probe_input(plan.input, plan.options)
-    line = Timeline.of(info, plan.pts, plan.time_base, plan.options)
+    line = Timeline.of(info, plan.edges, plan.options)
     music: Music | None = hear(plan.music, own=info, zero=line.zero, seconds=line.end)
     beats = music.beats if music else ()
     clock = Clock(list(map(float, line.times)), beats, line.first, float(line.end), line.total)

@@ -2,11 +2,13 @@
 never waits for a codec.
 """
 
+import math
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +19,7 @@ from nst_video.channel import Channel
 from nst_video.codecs import check_output
 from nst_video.color_tags import ColorTags
 from nst_video.conversion import ToRgb
-from nst_video.decode import Span, decoded
+from nst_video.decode import BRIEF, Span, decoded
 from nst_video.errors import InputError, UsageError
 from nst_video.output import open_output
 from nst_video.probe import Chapter, StreamInfo, VideoInfo, probe, scaled_size
@@ -45,11 +47,14 @@ LARGEST_QUEUE = 1 << 27  # bytes that wait on either side; pictures of 4K fill i
 
 @dataclass(frozen=True)
 class Frames:
-    """Consecutive frames: uint8 (N, H, W, 3) RGB, one pts each in units of `time_base` seconds."""
+    """Consecutive frames: uint8 (N, H, W, 3) RGB, one pts each in units of `time_base` seconds; at `end` the last of
+    them is over.
+    """
 
     rgb: np.ndarray
     pts: tuple[int, ...]
     time_base: Fraction
+    end: int
 
     def __post_init__(self) -> None:
         if self.rgb.ndim != 4 or self.rgb.shape[3] != 3 or self.rgb.dtype != np.uint8 or len(self.pts) != len(self.rgb):
@@ -68,11 +73,13 @@ class VideoReader:
     """Iterates over batches of frames of a video, a gif, an image sequence or a picture, decoded ahead on a background
     thread.
 
-    `size` is (width, height) as displayed (default: the input's, made even); `start` and `end` are seconds from the
-    first frame (start <= t < end); `stride` n takes every n-th frame of them. With on_error "fail" a damaged file
-    raises InputError from the iteration, with "hold" the last good frame stands in and a line is logged. `on_step` is
-    called, on that thread, for every packet or picture that is read. It can be iterated over once; use it in a `with`
-    or close it.
+    `size` is (width, height) as displayed (default: the input's, made even). `start` and `end` are seconds from the
+    first frame and cut as editors do: the frame that is on screen at `start` is the first one and has that time, the
+    last one is over at `end`; one that would be seen for less than a millisecond is left out. `still`, in their place,
+    gives the one frame that is on screen then, with its own time. `stride` n takes every n-th frame. With on_error
+    "fail" a damaged file raises InputError from the iteration, with "hold" the last good frame stands in and a line is
+    logged. `on_step` is called, on that thread, for every packet or picture that is read. It can be iterated over once;
+    use it in a `with` or close it.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class VideoReader:
         size: tuple[int, int] | None = None,
         start: Fraction | float | None = None,
         end: Fraction | float | None = None,
+        still: Fraction | float | None = None,
         stride: int = 1,
         on_error: str = "fail",
         batch: int = 8,
@@ -103,7 +111,7 @@ class VideoReader:
         self.batch = batch
         self.on_error = on_error
         self.on_step = on_step
-        self._span = Span(self._pts(start), self._pts(end), stride)
+        self._span = self._span_of(start, end, still, stride)
         self._check_span(start, end)
         self._ahead: Ahead[Frames] | None = None
 
@@ -127,12 +135,19 @@ class VideoReader:
         if self._ahead is not None:
             self._ahead.__exit__(None, None, None)
 
-    def _pts(self, seconds: Fraction | float | None) -> int | None:
-        """The first pts at or after `seconds` from the first frame."""
-        if seconds is None:
-            return None
-        exact = Fraction(seconds) / self.info.time_base
-        return self.info.start_pts - (-exact.numerator // exact.denominator)
+    def _span_of(
+        self,
+        start: Fraction | float | None,
+        end: Fraction | float | None,
+        still: Fraction | float | None,
+        stride: int,
+    ) -> Span:
+        def units(seconds: Fraction | float | None, unless: float) -> Fraction | float:
+            return unless if seconds is None else self.info.start_pts + Fraction(seconds) / self.info.time_base
+
+        first = units(start if still is None else still, -math.inf)
+        brief = BRIEF / self.info.time_base
+        return Span(first, units(end, math.inf), brief, stride, still=still is not None)
 
     def _check_span(self, start: Fraction | float | None, end: Fraction | float | None) -> None:
         if start is not None and start < 0:
@@ -141,29 +156,19 @@ class VideoReader:
             raise UsageError(f"end {float(end):g} s is not after start {float(start or 0):g} s")
 
     def _batches(self) -> Generator[Frames, None, None]:
-        rgb, pts = [], []
-        for picture, time in self._pictures():
-            rgb.append(picture)
-            pts.append(time)
-            if len(rgb) == self.batch:
-                yield Frames(np.stack(rgb), tuple(pts), self.info.time_base)
-                rgb, pts = [], []
-        if rgb:
-            yield Frames(np.stack(rgb), tuple(pts), self.info.time_base)
+        pictures = self._pictures()
+        while batch := tuple(islice(pictures, self.batch)):
+            rgb, pts, over = zip(*batch, strict=True)
+            yield Frames(np.stack(rgb), pts, self.info.time_base, over[-1])
 
-    def _pictures(self) -> Iterator[tuple[np.ndarray, int]]:
+    def _pictures(self) -> Iterator[tuple[np.ndarray, int, int]]:
         convert = ToRgb(self.info, self.size)
-        found = False
         before: tuple[object, np.ndarray] | None = None  # a picture that lasts is converted once
         source = decoded if self.info.kind in ("video", "gif") else sequence_frames
-        for frame, pts in source(self.info, self._span, self.on_error, self.on_step):
-            found = True
+        for frame, pts, over in source(self.info, self._span, self.on_error, self.on_step):
             rgb = before[1] if before is not None and before[0] is frame else convert(frame)
             before = frame, rgb
-            yield rgb, pts
-        if not found:
-            length = f"{float(self.info.duration):.3f} s long" if self.info.duration else "of unknown length"
-            raise InputError(f"{self.info.path} has no frames between start and end; it is {length}")
+            yield rgb, pts, over
 
 
 class VideoWriter:
@@ -171,8 +176,9 @@ class VideoWriter:
 
     `info` is what probe found in the source: its time base, colour tags, sample aspect ratio, sound, subtitles,
     chapters and metadata are carried. With `start`/`end` (seconds, as given to the reader) the output begins at its
-    first frame; with `music` that is heard in place of the source's sound. Everything goes to a temporary name, is
-    verified, and is renamed when the `with` block ends without an error; otherwise nothing is left behind.
+    first frame; with `music` that is heard in place of the source's sound. `until`: pts at which the last frame is over
+    (`Frames.end`), by default as long after it as the one before. Everything goes to a temporary name, is verified, and
+    is renamed when the `with` block ends without an error; otherwise nothing is left behind.
     """
 
     def __init__(
@@ -187,14 +193,15 @@ class VideoWriter:
         overwrite: bool = False,
         start: Fraction | float | None = None,
         end: Fraction | float | None = None,
+        until: int | None = None,
         music: Heard | None = None,
     ) -> None:
         read = ((info.path, "the input itself"),)
         kind = check_output(path, sources=read, codec=codec, crf=crf, preset=preset, overwrite=overwrite)
         self.path = os.fspath(path)
         self.size = size
-        settings = {"codec": codec, "crf": crf, "preset": preset, "start": start, "end": end, "music": music}
-        self._output = open_output(kind, self.path, info=info, size=size, **settings)
+        settings = {"codec": codec, "crf": crf, "preset": preset, "start": start, "end": end, "until": until}
+        self._output = open_output(kind, self.path, info=info, size=size, music=music, **settings)
         self._last_pts: int | None = None
         self._channel: Channel[tuple[np.ndarray, int]] = Channel(_depth(FRAMES_BEHIND, 1, size))
         self._thread = threading.Thread(target=self._encode, name="nst-video encode", daemon=True)

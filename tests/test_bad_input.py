@@ -113,7 +113,7 @@ CASES = {
     "made too small": Case("in.mp4 style.png out.mp4 --size 20", INPUT, "comes to 20x"),
     "too many pixels": Case("in.mp4 style.png out.mp4 --max-pixels 2000", INPUT, "in.mp4"),
     "start after the end": Case("in.mp4 style.png out.mp4 --start 99", INPUT, "no frames between start and end"),
-    "still after the end": Case("in.mp4 style.png out.png --still 99", INPUT, "no frames"),
+    "still after the end": Case("in.mp4 style.png out.png --still 99", INPUT, "no frame at that time; it is 0.960 s"),
     # the style
     "style missing": Case("in.mp4 gone.jpg out.mp4", INPUT, "gone.jpg does not exist"),
     "style not a picture": Case(

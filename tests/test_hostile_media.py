@@ -482,7 +482,7 @@ def test_sound_that_the_output_cannot_take_is_found_before_the_first_frame(folde
 
 def found_at(pts):
     """What the pass over a clip of one frame finds."""
-    return Survey(Fraction(1, 12800), (pts,), ((0, 1),))
+    return Survey(Fraction(1, 12800), (pts,), pts + 512, ((0, 1),))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ UNEVEN = (0, 512, 700, 1900, 2000, 4096)
 
 @pytest.fixture
 def clip(tmp_path):
-    return make_video(tmp_path / "in.mp4", pts=UNEVEN)
+    return make_video(tmp_path / "in.mp4", pts=UNEVEN, options={"bf": "0"})  # the packet of the last frame is the last
 
 
 def plan_of(source, style, **groups):
@@ -47,21 +47,25 @@ def test_times_of_a_variable_rate_clip_are_exact(clip, style):
 
 
 @pytest.mark.parametrize(
-    ("options", "pts"),
+    ("options", "edges"),
     [
-        (OutputOptions(stride=2), UNEVEN[::2]),
-        (OutputOptions(start=0.05), (700, 1900, 2000, 4096)),
-        (OutputOptions(start=0.05, end=0.15), (700, 1900)),
-        (OutputOptions(end=Fraction(700, 12800)), (0, 512)),
+        (OutputOptions(), (*UNEVEN, 4608)),
+        (OutputOptions(stride=2), (0, 700, 2000, 4608)),
+        (OutputOptions(start=0.05), (640, 700, 1900, 2000, 4096, 4608)),
+        (OutputOptions(start=0.05, end=0.15), (640, 700, 1900, 1920)),
+        (OutputOptions(end=Fraction(700, 12800)), (0, 512, 700)),
+        (OutputOptions(start=0.2, end=0.3), (2560, 3840)),
     ],
 )
-def test_only_the_part_asked_for_is_planned(clip, style, options, pts):
-    assert plan_of(clip, style, options=options).pts == pts
+def test_only_the_part_asked_for_is_planned(clip, style, options, edges):
+    plan = plan_of(clip, style, options=options)
+    assert (plan.edges, plan.pts, plan.end) == (edges, edges[:-1], edges[-1])
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
 def test_a_still_is_one_frame(clip, style, tmp_path):
     plan = make_plan(clip, style, tmp_path / "look.png", options=OutputOptions(still="0.05"))
-    assert (plan.pts, plan.shots) == ((700,), ((0, 1),))
+    assert (plan.pts, plan.shots) == ((512,), ((0, 1),))
 
 
 def test_a_sequence_has_the_rate_that_is_given(tmp_path, style):

@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 
 import cv2
@@ -13,21 +14,24 @@ import numpy as np
 import pytest
 import torch
 from media import make_video, packets_of, picture
+from PIL import Image
 from tiny import texture
 
 import nst_video
 from nst_video.ahead import Ahead, in_order
-from nst_video.errors import InputError, NstVideoError, ResourceError
+from nst_video.errors import InputError, NstVideoError, ResourceError, Stopped
 from nst_video.motion import MotionWindow
-from nst_video.options import EffortOptions
+from nst_video.options import EffortOptions, OutputOptions
 from nst_video.painted import Standing
 from nst_video.pictures import read_picture, write_picture
 from nst_video.plan import make_plan
-from nst_video.render import render_plan, stylize
+from nst_video.render import render_job, render_plan, stylize
+from nst_video.resume import open_job
 from nst_video.score import score_video
 from nst_video.state import State
+from nst_video.timeline import Timeline
 from nst_video.upcoming import Feed, patiently
-from nst_video.video import VideoReader
+from nst_video.video import VideoReader, probe
 from nst_video.workers import workers_for
 
 UNEVEN = (0, 512, 700, 1900, 2000, 4096)
@@ -87,6 +91,86 @@ def test_pictures_times_and_sound_come_through(plan, clip, tmp_path):
     assert pts == UNEVEN
     assert np.median(np.abs(before.astype(int) - after)) <= 1
     assert packets_of(tmp_path / "out.mp4", "audio") == packets_of(clip, "audio")
+
+
+SPARSE = tuple(time * 128 for time in (0, 4, 8, 30, 34, 90, 91, 150))  # hundredths of a second
+
+
+def edges_of(path):
+    """Seconds when each frame is shown, and when the last one is over."""
+    with VideoReader(path) as reader:
+        batches = list(reader)
+    pts = [time for batch in batches for time in batch.pts]
+    return [time * reader.info.time_base for time in (*pts, batches[-1].end)]
+
+
+def render(source, style, target, **options):
+    with open_job(source, style, target, options=OutputOptions(**options)) as job:
+        render_job(job, Identity())
+    return target
+
+
+def test_what_was_written_and_is_read_again_has_the_same_times(tmp_path, style):
+    """The first pass decides when the last frame is over; every other keeps that, in whatever it is written to."""
+    source = make_video(tmp_path / "in.mp4", pts=SPARSE, sound="aac", rate=Fraction(10))
+    path = render(source, style, tmp_path / "0.mp4")
+    wanted = edges_of(path)
+    assert wanted == edges_of(source)
+    for number, suffix in enumerate([".mp4", ".mkv", ".mp4", ".mov", ".webm", ".mp4"], 1):
+        path = render(path, style, tmp_path / f"{number}{suffix}", codec="vp9" if suffix == ".webm" else "libx264")
+        assert edges_of(path) == wanted, suffix
+
+
+def test_a_gif_written_as_a_video_and_back_has_the_same_times(tmp_path, style):
+    """The last frame of a gif may be shorter than the one before it."""
+    path, times = tmp_path / "in.gif", (100, 50, 200, 100, 300, 100)
+    frames = [Image.fromarray(picture(number)) for number in range(6)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=list(times))
+    wanted = [Fraction(sum(times[:number]), 1000) for number in range(7)]
+    for number, suffix in enumerate([".mp4", ".mp4", ".mkv", ".gif", ".webm", ".gif"]):
+        path = render(path, style, tmp_path / f"{number}{suffix}", codec="vp9" if suffix == ".webm" else "libx264")
+        assert edges_of(path) == wanted, suffix
+
+
+def test_a_stream_that_begins_late_ends_when_it_did(tmp_path, style):
+    """As in a video whose sound has been there since a little earlier."""
+    base = Fraction(1, 1000)
+    path = make_video(tmp_path / "in.mkv", pts=[21 + 40 * n for n in range(24)], time_base=base, sound="aac")
+    wanted = [base * (21 + 40 * n) for n in range(25)]
+    assert edges_of(path) == wanted
+    for number, suffix in enumerate([".mkv", ".mp4", ".mkv"]):
+        path = render(path, style, tmp_path / f"{number}{suffix}")
+        assert edges_of(path) == wanted
+
+
+def test_a_part_that_begins_within_a_frame_can_be_gone_on_with(tmp_path, style):
+    source = make_video(tmp_path / "in.mp4", pts=SPARSE, sound="aac")
+    part = {"start": Fraction(1, 2), "end": Fraction(12, 10)}
+    wanted = edges_of(render(source, style, tmp_path / "whole.mp4", **part))
+    assert wanted == [0, Fraction(40, 100), Fraction(41, 100), Fraction(70, 100)]
+    for stop in (1, 2):
+        target, asked = tmp_path / f"{stop}.mp4", itertools.count(1)
+        options = {"options": OutputOptions(**part)}
+        with pytest.raises(Stopped), open_job(source, style, target, **options) as job:
+            render_job(job, Identity(), stop=partial(lambda asked, stop: next(asked) >= stop, asked, stop))
+        assert edges_of(render(source, style, target, **part)) == wanted
+        assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+def test_a_part_is_on_the_clock_of_what_is_shown(tmp_path, style):
+    """What changes, and music, count from the part's start and not from that of its first frame."""
+    source = make_video(tmp_path / "in.mp4", pts=SPARSE)
+    options = OutputOptions(start=Fraction(1, 2), end=Fraction(12, 10))
+    plan = make_plan(source, style, tmp_path / "out.mp4", options=options)
+    line = Timeline.of(probe(source), plan.edges, options)
+    assert (line.times, line.end, line.zero) == (
+        (0, Fraction(40, 100), Fraction(41, 100)),
+        Fraction(7, 10),
+        Fraction(1, 2),
+    )
+    identity = Identity()
+    render_plan(plan, identity)
+    assert identity.times == [(0.5, 0), (0.9, pytest.approx(0.4)), (0.91, pytest.approx(0.01))]
 
 
 def test_every_shot_starts_anew(tmp_path, style):

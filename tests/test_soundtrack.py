@@ -26,7 +26,7 @@ def write(clip, target, song, *, start=None, end=None, rate=None):
     """All frames of the clip between start and end again, with the music."""
     info = probe(clip)
     pts = [number * 512 for number in range(60) if (start or 0) * 25 <= number < (end or 99) * 25]
-    music = Heard.under(song, info, pts, open_end=end is None)
+    music = Heard.under(song, (*pts, pts[-1] + 512), info.time_base)
     with VideoWriter(target, info=info, size=(96, 64), music=music, start=start, end=end) as writer:
         for time in pts:
             writer.write(picture(time // 512), time)
@@ -38,9 +38,8 @@ def write(clip, target, song, *, start=None, end=None, rate=None):
 def test_clicks_are_heard_where_they_were(clip, tmp_path, music, target):
     song = survey_song(str(click_track(tmp_path / music, 4, TIMES)), "stop", DAY)
     info, pts = probe(clip), [number * 512 for number in range(60)]
-    with VideoWriter(
-        tmp_path / target, info=info, size=(96, 64), music=Heard.under(song, info, pts, open_end=True)
-    ) as writer:
+    music = Heard.under(song, (*pts, 60 * 512), info.time_base)
+    with VideoWriter(tmp_path / target, info=info, size=(96, 64), music=music) as writer:
         for time in pts:
             writer.write(picture(time // 512), time)
     wanted = [time for time in TIMES if time < 2.4]

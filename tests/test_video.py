@@ -2,9 +2,11 @@
 writer, pictures unchanged, and read again.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,7 @@ def read(path: Path, **options: Any) -> Frames:
         np.concatenate([batch.rgb for batch in batches]),
         tuple(pts for batch in batches for pts in batch.pts),
         batches[0].time_base,
+        batches[-1].end,
     )
 
 
@@ -137,7 +140,7 @@ def copy(source: Path, target: Path, **options: Any) -> Path:
     info = probe(source)
     span = {name: options[name] for name in ("start", "end") if name in options}
     codec = COPY_CODEC.get(target.suffix, "libx264")
-    settings = {"codec": codec, "crf": 1, "preset": "ultrafast"} | options
+    settings = {"codec": codec, "crf": 1, "preset": "ultrafast", "until": read(source, **span).end} | options
     with VideoReader(source, **span) as reader, VideoWriter(target, info=info, size=reader.size, **settings) as writer:
         for frames in reader:
             writer.write(frames.rgb, frames.pts)
@@ -245,10 +248,14 @@ SPANS = [
 )
 def test_a_span_is_cut_out_of_a_full_decode(tmp_path, name, container, span):
     path = make(tmp_path, name, container)
-    full, part = read(path), read(path, **span)
+    full, part, first = read(path), read(path, **span), probe(path).start_pts
     start, end = span.get("start", Fraction(0)), span.get("end", Fraction(10))
-    inside = [place for place, time in enumerate(relative(full)) if start <= time < end][:: span.get("stride", 1)]
-    assert part.pts == tuple(full.pts[place] for place in inside)
+    edges = [time - full.times[0] for time in (*full.times, full.end * full.time_base)]
+    seen = [place for place, (time, over) in enumerate(pairwise(edges)) if over > start and time < end]
+    inside = seen[:: span.get("stride", 1)]
+    begin = first + math.floor(start / full.time_base)
+    assert part.pts == tuple(max(full.pts[place], begin) for place in inside)
+    assert part.end == min([*full.pts, full.end][seen[-1] + 1], first + math.ceil(end / full.time_base))
     np.testing.assert_array_equal(part.rgb, full.rgb[inside])
 
 

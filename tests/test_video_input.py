@@ -127,7 +127,8 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
         ({"stride": 0}, UsageError, "at least 1"),
         ({"on_error": "ignore"}, UsageError, "one of fail, hold"),
         ({"start": 5}, InputError, r"no frames between start and end; it is 0\.960 s long"),
-        ({"start": Fraction(1, 100), "end": Fraction(2, 100)}, InputError, "no frames between start and end"),
+        ({"start": Fraction(24, 25)}, InputError, r"no frames between start and end; it is 0\.960 s long"),
+        ({"still": Fraction(24, 25)}, InputError, r"no frame at that time; it is 0\.960 s long"),
     ],
 )
 def test_a_span_that_makes_no_sense_is_refused(tmp_path, options, error, line):
@@ -261,10 +262,10 @@ def test_sizes_keep_the_aspect_and_are_even(size, long_side, options, expected):
 
 def test_frames_check_their_shape():
     rgb = np.zeros((2, 4, 6, 3), np.uint8)
-    assert Frames(rgb, (0, 512), Fraction(1, 12800)).times == (0, Fraction(1, 25))
+    assert Frames(rgb, (0, 512), Fraction(1, 12800), 1024).times == (0, Fraction(1, 25))
     for wrong, pts in ((rgb, (0,)), (rgb.astype(float), (0, 1)), (rgb[0], (0,))):
         with pytest.raises(ValueError, match="frames are uint8"):
-            Frames(wrong, pts, Fraction(1, 25))
+            Frames(wrong, pts, Fraction(1, 25), 2)
 
 
 def _pictures(folder: Path, count: int, size: tuple[int, int] = (32, 24), first: int = 1, suffix: str = "png") -> Path:
@@ -296,6 +297,7 @@ def test_a_sequence_has_the_rate_it_is_given_and_spans(tmp_path):
     rate = Fraction(30000, 1001)
     frames = next(iter(VideoReader(tmp_path / "frames", rate=rate, start=Fraction(1, 10), stride=3)))
     assert frames.times == tuple(number / rate for number in (3, 6, 9))
+    assert frames.end == 12
     np.testing.assert_array_equal(frames.rgb[0], media.picture(3, 32, 24))
 
 

@@ -422,10 +422,14 @@ def test_the_last_frame_lasts_as_long_as_in_the_source(tmp_path):
     stretched = media.make_video(tmp_path / "long.mp4", pts=[number * 512 for number in range(7)] + [4000], frames=8)
     for path in (source, stretched):
         target = tmp_path / f"out_{path.name}"
-        with VideoReader(path) as reader, VideoWriter(target, info=reader.info, size=SIZE) as writer:
-            for frames in reader:
+        with VideoReader(path) as reader:
+            batches = list(reader)
+        end, options = batches[-1].end, {"preset": "ultrafast"}  # in which frames are decoded as they are shown
+        with VideoWriter(target, info=reader.info, size=SIZE, until=end, **options) as writer:
+            for frames in batches:
                 writer.write(frames.rgb, frames.pts)
-        assert probe(target).duration == probe(path).duration
+        assert probe(target).duration == end * info.time_base
+        assert [frames.end for frames in VideoReader(target)] == [end]
     assert info.duration == Fraction(8, 25)
 
 
