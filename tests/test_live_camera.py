@@ -220,6 +220,14 @@ def test_a_file_plays_at_its_times_and_over_and_over(clip):
     assert all(after - before >= 0 for (_, before), (_, after) in pairwise(found))
 
 
+def test_the_last_frame_of_a_file_is_there_as_long_as_it_lasts(tmp_path):
+    """Here for 0.4 s, of frames that last 0.25 in the mean."""
+    path = make_video(tmp_path / "slow.mp4", pts=[0, 1280], rate=Fraction(5, 2), options={"bf": "0"})
+    found = numbers_of(file_feed(str(path)), 3)
+    assert [number for number, _ in found] == [0, 1, 0]
+    assert found[2][1] - found[0][1] >= 0.5 - 0.01
+
+
 def test_a_file_stops_at_once(clip):
     stop = threading.Event()
     feed = file_feed(str(clip))(stop)

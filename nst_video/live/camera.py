@@ -295,10 +295,9 @@ def file_feed(path: str, check: Callable[[str], None] = check_file) -> Feed:
 
 def _played(path: str, size: tuple[int, int], clock: "_Clock") -> Generator[np.ndarray, None, None]:
     with VideoReader(path, size=size, on_error="hold", batch=1) as reader:
-        usual = 1 / reader.info.average_rate
         clock.begin()
         for frames in reader:
-            clock.wait_until(frames.times[0], usual)
+            clock.wait_until(frames.times[0], (frames.end - frames.pts[0]) * frames.time_base)
             if clock.stop.is_set():
                 return
             yield frames.rgb[0]
@@ -317,8 +316,8 @@ class _Clock:
         """The next frame is the first of a round."""
         self._first = None
 
-    def wait_until(self, moment: Fraction, usual: Fraction) -> None:
-        """Wait until this frame is due. moment: its time in the file; usual: seconds to the next one, mostly."""
+    def wait_until(self, moment: Fraction, lasts: Fraction) -> None:
+        """Wait until this frame is due. moment: its time in the file; lasts: seconds until it is over."""
         if self._first is None:
             self._first, self._begun = moment, time.monotonic() if self._next is None else self._next
         due = self._begun + float(moment - self._first)
@@ -327,4 +326,4 @@ class _Clock:
             self._begun += late
             due += late
         self.stop.wait(max(due - time.monotonic(), 0))
-        self._next = due + float(usual)
+        self._next = due + float(lasts)
