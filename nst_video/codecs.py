@@ -1,8 +1,9 @@
 """What can be written: codecs, containers, and the refusals that come before any work."""
 
 import difflib
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -102,7 +103,9 @@ ALIASES = {
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 GIF = VideoCodec("pal8", _no_options, (".gif",))
 PICTURES = "%05d.png"  # how the pictures of a sequence are called in a folder that is given alone
-SHORTEST_IN_GIF = Fraction(1, 50)  # seconds; players show shorter frames for a tenth of a second
+GIF_CLOCK = Fraction(1, 100)  # seconds; no gif counts in smaller ones
+SHORTEST_IN_GIF = 2  # of them; players show shorter frames for a tenth of a second
+LATEST_IN_GIF = 10  # of them, by which a frame may be shown late because of those before it
 
 
 def output_kind(path: str | os.PathLike[str]) -> str:
@@ -235,10 +238,46 @@ def check_output(
     return kind
 
 
-def check_gif_speed(path: str | os.PathLike[str], shortest: Fraction) -> None:
-    """Raises UsageError when the `shortest` time between two frames, in seconds, is less than a gif can hold."""
-    if shortest < SHORTEST_IN_GIF:
-        raise UsageError(f"{os.fspath(path)}: a gif shows at most 50 frames/s; use --stride 2, or write .mp4")
+class GifTimes:
+    """The times of frames in a gif. One that follows too soon on another is shown as soon as a gif can, and those after
+    it at their own times again; a clip that has more frames than that makes room for is refused.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self.frames = 0
+        self.last = Fraction(0)  # when the last of them should be shown, in seconds
+        self.free = 0  # from when on there can be another one
+
+    def place(self, seconds: Fraction) -> int:
+        """When the next frame is shown that should be at `seconds` from the first, in units of GIF_CLOCK."""
+        self.frames, self.last = self.frames + 1, seconds
+        place = self._free_at(seconds)
+        self.free = place + SHORTEST_IN_GIF
+        return place
+
+    def end(self, seconds: Fraction) -> int:
+        """The same of the end of the last frame. Both raise UsageError where there are too many frames."""
+        if (self.frames - 2) * SHORTEST_IN_GIF * GIF_CLOCK > self.last:  # the first may have been cut short
+            raise self._refusal()
+        return self._free_at(seconds)
+
+    def _free_at(self, seconds: Fraction) -> int:
+        wanted = math.floor(seconds / GIF_CLOCK + Fraction(1, 2))
+        if self.free > wanted + LATEST_IN_GIF:
+            raise self._refusal()
+        return max(wanted, self.free)
+
+    def _refusal(self) -> UsageError:
+        return UsageError(f"{self.path}: a gif shows at most 50 frames/s; use --stride 2, or write .mp4")
+
+
+def check_gif_times(path: str | os.PathLike[str], times: Sequence[Fraction]) -> None:
+    """Raises UsageError where a gif cannot show frames at these times, in seconds; the last is where they end."""
+    places = GifTimes(path)
+    for time in times[:-1]:
+        places.place(time - times[0])
+    places.end(times[-1] - times[0])
 
 
 def _is_same(source: Path, target: Path) -> bool:

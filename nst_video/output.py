@@ -16,7 +16,7 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from nst_video.codecs import CONTAINERS, GIF, PICTURES, VideoCodec, check_gif_speed, find_codec, output_kind
+from nst_video.codecs import CONTAINERS, GIF, GIF_CLOCK, PICTURES, GifTimes, VideoCodec, find_codec, output_kind
 from nst_video.conversion import FromRgb
 from nst_video.errors import ResourceError, UsageError
 from nst_video.files import NOTHING_KEPT, disk_errors, settle, sync_folder, temporary
@@ -82,16 +82,19 @@ class VideoOutput:
         """
         self.path, self.info, self.size = Path(path), info, size
         self.suffix = self.path.suffix.lower()
-        self.is_gif = self.suffix == ".gif"
-        encoder, self.codec = ("gif", GIF) if self.is_gif else find_codec(codec, self.suffix, crf, preset)
+        self.gif = GifTimes(path) if self.suffix == ".gif" else None
+        self.clock = info.time_base if self.gif is None else GIF_CLOCK  # seconds per unit of the output's times
+        encoder, self.codec = ("gif", GIF) if self.gif else find_codec(codec, self.suffix, crf, preset)
         _check_even(encoder, self.codec, size)
         self.part = part or temporary(self.path)
         self.cut = start is not None
         self.end = None if end is None else info.start_pts * info.time_base + Fraction(end)
         self.until = until
         self.shift: int | None = None  # source pts that becomes zero, known with the first frame
+        self.latest: int | None = None  # source pts of the last frame
+        self.over = 0  # when that is over
         self.pending: tuple[np.ndarray, int] | None = None  # waits for its successor, which gives its duration
-        self.pts: list[int] = []
+        self.pts: list[int] = []  # of the output's clock, as all that follows
         self.durations: dict[int, int] = {}
         self.convert = FromRgb(self.codec.pixel_format, info.color)
         self.container = self._open_container()
@@ -103,21 +106,19 @@ class VideoOutput:
         with disk_errors(self.path):
             if self.shift is None:
                 self._begin(pts)
+            place = self._place(pts) if self.gif is None else self.gif.place(self._seconds(pts))
             if self.pending is not None:
-                duration = pts - self.pending[1]
-                if self.is_gif:
-                    check_gif_speed(self.path, duration * self.info.time_base)
-                self._encode(*self.pending, duration=duration)
-            self.pending = (rgb, pts)
+                self._encode(*self.pending, until=place)
+            self.pending = (rgb, place)
+            self.over = pts + self.info.usual(pts, self.latest) if self.until is None else self.until
+            self.latest = pts
 
     def finish(self) -> None:
         """Encodes what waits and closes the file."""
         with disk_errors(self.path):
             if self.pending is not None:
-                pts = self.pending[1]
-                before = self.pts[-1] + (self.shift or 0) if self.pts else None
-                until = self.until if self.until is not None else pts + self.info.usual(pts, before)
-                self._encode(*self.pending, duration=until - pts)
+                until = self._place(self.over) if self.gif is None else self.gif.end(self._seconds(self.over))
+                self._encode(*self.pending, until=until)
                 self._mux(self.stream.encode(None))
                 self.companions.mux_until(None)
             self.companions.finish(self.path)
@@ -162,7 +163,7 @@ class VideoOutput:
         context: Any = stream.codec_context
         context.width, context.height = self.size
         context.pix_fmt = self.codec.pixel_format
-        context.time_base = stream.time_base = self.info.time_base
+        context.time_base = stream.time_base = self.clock
         aspect = self.info.sample_aspect_ratio
         if aspect != 1:
             context.sample_aspect_ratio = aspect
@@ -185,17 +186,22 @@ class VideoOutput:
 
     def _begin(self, first_pts: int) -> None:
         # A gif has no clock to start late on; transport streams start anywhere.
-        self.shift = first_pts if self.cut or self.is_gif else self.info.origin_pts
+        self.shift = first_pts if self.cut or self.gif else self.info.origin_pts
         base = self.info.time_base
         cut = Cut(first_pts * base if self.cut else None, self.end, self.shift * base)
         self.companions.start(cut, self.stream, first=(first_pts - self.shift) * base)
 
-    def _encode(self, rgb: np.ndarray, pts: int, duration: int) -> None:
+    def _place(self, pts: int) -> int:
+        return pts - (self.shift or 0)
+
+    def _seconds(self, pts: int) -> Fraction:
+        return self._place(pts) * self.info.time_base
+
+    def _encode(self, rgb: np.ndarray, pts: int, until: int) -> None:
         frame = self.convert(rgb)
-        frame.pts = pts - (self.shift or 0)
-        frame.time_base = self.info.time_base
-        self.pts.append(frame.pts)
-        self.durations[frame.pts] = duration
+        frame.pts, frame.time_base = pts, self.clock
+        self.pts.append(pts)
+        self.durations[pts] = until - pts
         self._mux(self.stream.encode(frame))
 
     def _mux(self, packets: list[av.Packet]) -> None:
@@ -203,7 +209,7 @@ class VideoOutput:
             if packet.pts in self.durations:
                 packet.duration = self.durations.pop(packet.pts)
             if packet.dts is not None:
-                self.companions.mux_until(packet.dts * self.info.time_base)
+                self.companions.mux_until(packet.dts * self.clock)
             self.companions.mux(packet)
 
     def _verify(self) -> None:
@@ -223,7 +229,7 @@ class VideoOutput:
         except av.error.FFmpegError as error:
             raise ResourceError(f"{self.path} did not verify ({error.strerror}){NOTHING_KEPT}") from error
         # Containers with a coarser clock (mkv: milliseconds) round to the nearest unit.
-        wanted = [math.floor(pts * self.info.time_base / base + Fraction(1, 2)) for pts in self.pts]
+        wanted = [math.floor(pts * self.clock / base + Fraction(1, 2)) for pts in self.pts]
         if found != wanted:
             matching = sum(one == other for one, other in zip(found, wanted, strict=False))
             raise ResourceError(

@@ -8,14 +8,13 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from nst_video.ahead import begin_import
 from nst_video.budget import fitted, given_up
-from nst_video.codecs import check_gif_speed, output_kind, settle_encoding
+from nst_video.codecs import check_gif_times, output_kind, settle_encoding
 from nst_video.curves import Curves
 from nst_video.dreaming.options import DreamOptions
 from nst_video.dreaming.specs import check_octaves, dreamed_layers, tile_for
@@ -179,8 +178,8 @@ def make_plan(
             f"{os.fspath(output)} is one picture but there are {plan.frames} frames; "
             f"add --still TIME, or write a sequence such as frames/%05d.png"
         )
-    if kind == "gif" and plan.frames > 1:
-        check_gif_speed(output, min(later - pts for pts, later in pairwise(plan.pts)) * plan.time_base)
+    if kind == "gif":
+        check_gif_times(output, [edge * plan.time_base for edge in plan.edges])
     return plan
 
 

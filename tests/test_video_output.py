@@ -317,6 +317,49 @@ def test_a_gif_is_read_and_written_with_its_times(tmp_path, caplog):
     assert "audio stream 1 is left out: .gif holds pictures only" in caplog.text
 
 
+def test_frames_too_close_for_a_gif_are_moved_and_the_others_are_not(tmp_path):
+    """A gif counts hundredths of a second and shows nothing for less than two of them."""
+    hundredths = [0, 4, 8, 30, 31, 32, 50, 90, 91, 150]
+    source = media.make_video(tmp_path / "clip.mp4", pts=[time * 128 for time in hundredths])
+    target = tmp_path / "out.gif"
+    with VideoWriter(target, info=probe(source), size=SIZE, until=206 * 128) as writer:
+        for number, time in enumerate(hundredths):
+            writer.write(media.picture(number), time * 128)
+    (frames,) = VideoReader(target, batch=16)
+    assert (frames.pts, frames.end) == ((0, 4, 8, 30, 32, 34, 50, 90, 92, 150), 206)
+    assert numbers(target) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("rate", "count", "allowed"),
+    [
+        (Fraction(50), 100, True),
+        (Fraction(30000, 1001), 100, True),
+        (Fraction(51), 100, False),
+        (Fraction(60), 8, False),
+    ],
+)
+def test_how_many_frames_a_second_a_gif_can_have(rate, count, allowed):
+    times = [number / rate for number in range(count + 1)]
+    if allowed:
+        codecs.check_gif_times("out.gif", times)
+        return
+    with pytest.raises(UsageError, match="at most 50 frames/s; use --stride 2"):
+        codecs.check_gif_times("out.gif", times)
+
+
+def test_a_part_that_begins_and_ends_within_frames_is_no_faster_than_the_clip():
+    codecs.check_gif_times(
+        "out.gif", [Fraction(0), *(Fraction(2 * n - 1, 100) for n in range(1, 9)), Fraction(151, 1000)]
+    )
+
+
+def test_a_fast_part_of_a_clip_is_not_shown_late_in_a_gif(tmp_path):
+    fast = [Fraction(number, 60) for number in range(60)]
+    with pytest.raises(UsageError, match="at most 50 frames/s"):
+        codecs.check_gif_times("out.gif", [*fast, Fraction(1), Fraction(9)])
+
+
 def test_a_gif_faster_than_gifs_are_is_refused(tmp_path):
     source = media.make_video(tmp_path / "clip.mp4", frames=8, rate=Fraction(60), time_base=Fraction(1, 600))
     with pytest.raises(UsageError, match="at most 50 frames/s"):
