@@ -239,7 +239,7 @@ def run(job, rounds=None, **watchers):
         if rounds is None:
             render_job(job, stylizer, **watchers)
         else:
-            with pytest.raises(Stopped, match=f"stopped after [0-9]+ frames of {FRAMES}; .*; to go on"):
+            with pytest.raises(Stopped, match=f"stopped after [0-9]+ frames? of {FRAMES}; .*; to go on"):
                 render_job(job, stylizer, stop=lambda: next(asked) >= rounds, **watchers)
     return stylizer
 
