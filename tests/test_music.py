@@ -143,7 +143,7 @@ def test_what_is_no_sound_is_one_line(tmp_path):
     messages = {
         "text.mp3": "is not a sound that can be read (flac, wav, mp3",
         "list.mp3": "is not a sound that can be read",
-        "empty.flac": "holds no sound that can be decoded",
+        "empty.flac": "holds no sound: it is 0 s long",
         "mute.mp4": "has no sound (it holds video)",
         "folder": "is a folder; give a sound",
         "missing.wav": "does not exist",

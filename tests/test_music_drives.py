@@ -30,6 +30,7 @@ from nst_video.plan import Plan, make_plan
 from nst_video.render import render_plan
 from nst_video.schedules import Clock
 from nst_video.soundtrack import FADE
+from nst_video.state import State
 from nst_video.stylizer import Stylizer
 
 
@@ -422,7 +423,7 @@ class Recorder:
         self.controls = []
 
     def initial_state(self, seed=None):
-        return Stylizer(TinyEncoder(), [], effort=None, look=LOOK).initial_state(seed or 0)
+        return State(seed=seed or 0)
 
     def step(self, image, motion, state, controls):
         self.controls.append(controls)
