@@ -19,10 +19,13 @@ _PIXEL = 500  # bytes for each pixel of a frame: what is painted, moved, compare
 # they give; a frame that is ready, with its motion; what it takes to make one ready.
 _GRAPHS = 550
 _READY = 50
+_SEARCHES = 120  # what the searches of all scales hold beside their pairs
 _MADE_READY = 400
 RECORDED = 1 << 20  # pixels up to which launching takes longer than computing, so that such graphs pay
-_PAIR = 88  # bytes for each pixel and curvature pair: of the frame before, moved onto this one, and being saved
-_PAIR_OF_A_STILL = 30  # of the one frame that there is
+# Bytes for each pixel and curvature pair, on a GPU and elsewhere: of the frame before, moved onto this one, and being
+# saved, on a GPU in the searches of all scales, whose graphs are kept; and of the one frame that there is.
+_PAIR = {True: 48, False: 88}
+_PAIR_OF_A_STILL = {True: 36, False: 30}
 _TRANSFORMED = 36 * 4  # bytes of a pair of channels of a convolution that is computed by fewer multiplications
 _LOOK = {"fp32": 1_400, "bf16": 1_100}  # bytes for each pixel that VGG-19 looks at at a time, as a teacher
 # Bytes for each pixel whose loss and gradient are taken at a time: by autograd, as in tiles, and on a GPU; and in one
@@ -51,16 +54,24 @@ class Need:
     fixed: float
     whole: int
     evaluation: int
-    pair: int = _PAIR
+    pair: int = _PAIR[False]
     graphs: int = 0
     lane: int = _PIXEL
     feed: int = 0
 
     @staticmethod
     def of(
-        size: tuple[int, int], effort: EffortOptions, look: LookOptions, machine: MachineOptions, *, still: bool = False
+        size: tuple[int, int],
+        effort: EffortOptions,
+        look: LookOptions,
+        machine: MachineOptions,
+        *,
+        flow: str = "medium",
+        still: bool = False,
     ) -> "Need | None":
-        """Of what is resolved so far, for a video or only a still; None where nothing is known about its encoder."""
+        """Of what is resolved so far, for a video or only a still; None where nothing is known about its encoder. flow:
+        how motion is found.
+        """
         encoder, precision = str(effort.encoder), machine.precision
         kind = next((kind for kind in _EVALUATION if encoder.startswith(kind)), None)
         if kind is None:
@@ -76,13 +87,13 @@ class Need:
             layers = (*look.style_layers, *look.content_layers)
             fixed += _transformed(encoder, layers) + (_transformed("vgg19", look.style_layers) if looks else 0)
         on_gpu = machine.device.startswith("cuda")
-        pair = (_PAIR_OF_A_STILL if still else _PAIR) // (2 if on_gpu else 1)  # of numbers of half the size there
-        need = Need(size, fixed, max(whole, least), max(evaluation, least), pair)
+        pair, lane = (_PAIR_OF_A_STILL if still else _PAIR)[on_gpu], _PIXEL + on_gpu * _SEARCHES
+        need = Need(size, fixed, max(whole, least), max(evaluation, least), pair, lane=lane)
         if still or not on_gpu:
             return need
         # Only videos have later frames, which graphs are for, and frames that wait.
-        ready = _READY * workers_for(machine.threads or os.cpu_count() or 1, machine.device, size)
-        lane = _PIXEL + _READY * (AHEAD + 2)  # one is painted, and one waits for a thread
+        ready = _READY * workers_for(machine.threads or os.cpu_count() or 1, machine.device, size, flow)
+        lane += _READY * (AHEAD + 2)  # one is painted, and one waits for a thread
         return replace(need, graphs=_GRAPHS, lane=lane, feed=_MADE_READY + ready)
 
     def bytes(self, *, history: int, tile: int | None, lanes: int = 1, together: int = 1) -> int:
@@ -136,14 +147,16 @@ def fitted(
     size: tuple[int, int],
     available: int | None,
     *,
+    flow: str,
     still: bool,
 ) -> EffortOptions:
     """The effort, resolved, with what the memory asks for; ResourceError where frames of `size` (width, height) do not
     fit at all.
 
-    available: bytes that can be had on the machine's device; None where nobody says. still: there is one frame.
+    available: bytes that can be had on the machine's device; None where nobody says. flow: how motion is found. still:
+    there is one frame.
     """
-    need = Need.of(size, effort, look, machine, still=still)
+    need = Need.of(size, effort, look, machine, flow=flow, still=still)
     if need is None or available is None:
         return effort
     cut = can_be_cut(str(effort.encoder), (*look.content_layers, *look.style_layers))

@@ -308,8 +308,8 @@ def load_encoder(
     """The encoder `name` stopping at the deepest of `layers` (all of them when None).
 
     precision: "bf16" computes all but the first convolution in bfloat16; taps are float32 either way. The first stays
-    in float32 because bfloat16 cannot tell two neighbouring levels of a bright pixel apart. "fp32" is meant on a GPU
-    too, where torch would round what convolutions multiply to TF32: that is forbidden then, to the whole process.
+    in float32 because bfloat16 cannot tell two neighbouring levels of a bright pixel apart. On a GPU torch rounds it
+    to TF32 in convolutions, unless that is forbidden (machine.forbid_tf32).
     weights: a file to use instead of the encoder's own: safetensors, or a state dict with torchvision's names. The name
     still decides how pictures are prepared. offline: download nothing.
     UsageError: unknown encoder, layer or option. InputError: `weights` does not fit. ResourceError: the encoder's own
@@ -320,8 +320,6 @@ def load_encoder(
     for kind, value, allowed in choices:
         if value not in allowed:
             raise UsageError(f"unknown {kind} {value!r}; there are {', '.join(allowed)}")
-    if precision == "fp32" and torch.device(device).type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
     entry = ENCODERS[name]
     network = entry.network(name, asked, pooling=pooling, padding=padding)
     path = entry.source.fetch(offline=offline) if weights is None else Path(weights)

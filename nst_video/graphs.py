@@ -228,7 +228,8 @@ class Graphs:
                 lacking, others = _memory_error(error), bool(self._captured)
                 self.clear()  # the other graphs hold memory, and can be recorded again
                 if lacking is None or kind != _ITERATIONS:
-                    log.warning("%s cannot be recorded, which makes them slower: %s", kind, error)
+                    what = kind if kind == _ITERATIONS else f"what is done beside the iterations ({kind})"
+                    log.warning("%s cannot be recorded, and takes longer: %s", what, error)
                     self._impossible.add(kind)
                 elif not others:
                     raise lacking from None

@@ -45,7 +45,7 @@ def with_lanes(plan: Plan) -> Plan:
 def room(plan: Plan, lanes: int) -> tuple[int, int]:
     """At most so many lanes that memory has room for; and how many of them as one batch."""
     effort, machine = plan.effort, plan.machine
-    need = Need.of(plan.size, effort, plan.look, machine)
+    need = Need.of(plan.size, effort, plan.look, machine, flow=plan.coherence.flow)
     available = available_memory(machine.device, machine.memory_limit)
     if lanes == 1 or need is None or available is None:
         return lanes, lanes
@@ -61,17 +61,19 @@ def room(plan: Plan, lanes: int) -> tuple[int, int]:
 
 def measured_lanes(plan: Plan, most: int) -> int:
     """The fewest lanes, at most so many, with which frames are painted about as fast as with any number."""
+    from nst_video.machine import computing
     from nst_video.stepdown import is_out_of_memory
 
-    stylizer = make_stylizer(plan)
     taken: dict[int, float] = {}
-    for lanes in (lanes for lanes in TRIED if lanes <= most and room(plan, lanes) == (lanes, lanes)):
-        try:
-            taken[lanes] = seconds_a_step(stylizer, plan, lanes)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or not taken:
-                raise
-            break
+    with computing(plan.machine):
+        stylizer = make_stylizer(plan)
+        for lanes in (lanes for lanes in TRIED if lanes <= most and room(plan, lanes) == (lanes, lanes)):
+            try:
+                taken[lanes] = seconds_a_step(stylizer, plan, lanes)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or not taken:
+                    raise
+                break
     chosen = fewest_of(taken)
     shown = ", ".join(f"{lanes}: {lanes / seconds:.1f}" for lanes, seconds in taken.items())
     log.info("%s lanes: frames a second by lanes %s", chosen, shown)

@@ -1,8 +1,9 @@
 """Which device, number format and threads a render uses."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -36,19 +37,35 @@ def resolve_machine(options: MachineOptions) -> MachineOptions:
 
 
 @contextmanager
-def computing(threads: int | None) -> Iterator[None]:
-    """torch computes with so many threads (None: with as many as before), and the same way each time; afterwards it is
-    as it was.
-    """
-    before, cudnn = torch.get_num_threads(), torch.backends.cudnn
-    picks, rounds = cudnn.deterministic, cudnn.allow_tf32
-    torch.set_num_threads(threads or before)
-    cudnn.deterministic = True  # the same seed gives the same frames; the default may pick by timing
+def computing(options: MachineOptions) -> Iterator[None]:
+    """torch computes as the resolved options say, and the same way each time; afterwards it is as it was."""
+    threads, picks = torch.get_num_threads(), torch.backends.cudnn.deterministic
+    rounded = [products.fp32_precision for products in _products()]
+    # Kernels of our own start on the device that is current.
+    current = torch.cuda.device(options.device) if options.device.startswith("cuda") else nullcontext()
+    torch.set_num_threads(options.threads or threads)
+    torch.backends.cudnn.deterministic = True  # the same seed gives the same frames; the default may pick by timing
+    forbid_tf32()
     try:
-        yield
+        with current:
+            yield
     finally:
-        torch.set_num_threads(before)
-        cudnn.deterministic, cudnn.allow_tf32 = picks, rounds
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.deterministic = picks
+        for products, before in zip(_products(), rounded, strict=True):
+            products.fp32_precision = before
+
+
+def forbid_tf32() -> None:
+    """float32 means float32 on a GPU too, where torch rounds what convolutions multiply to 10 bits, and where it is
+    told to, what matrices do. Beside bfloat16 it is there for what has to be exact.
+    """
+    for products in _products():
+        products.fp32_precision = "ieee"
+
+
+def _products() -> tuple[Any, Any]:
+    return torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
 
 
 def _natural_precision(device: str) -> str:

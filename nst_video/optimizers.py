@@ -41,14 +41,14 @@ def overwrite(tensors: Iterable[Tensor], others: Iterable[Tensor]) -> None:
         torch._foreach_copy_(mine, theirs)
 
 
-def stored_as(device: str) -> torch.dtype:
-    """Of what type pairs are on such a device.
+def stored_as(device: torch.device | str) -> torch.dtype:
+    """Of what type pairs are on a device.
 
     On a GPU to read them is what an update takes, so they are rounded to bfloat16. All products are of what is stored,
     so the rounding is noise in the model of the curvature and nothing else: image, loss and gradient stay as they are.
     To a CPU, which has to convert them first, it would cost more than it saves.
     """
-    return torch.bfloat16 if device == "cuda" else torch.float32
+    return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Curvature:
         dtype: torch.dtype | None = None,
     ) -> "Curvature":
         """No pairs yet; `history` is m, `dtype` that of pairs on such a device, unless it is given."""
-        dtype = dtype or stored_as(torch.device(device).type)
+        dtype = dtype or stored_as(device)
         return Curvature(
             pairs=torch.zeros(lanes, 2 * history, pixels, dtype=dtype, device=device),
             sy=torch.zeros(lanes, history, history, device=device),
@@ -341,7 +341,7 @@ class LBFGS(_Solver):
         """
         memory, m = self.memory, self.memory.history
         newest = self.probes[:, :2]
-        newest.copy_(newest.to(memory.pairs.dtype))
+        newest.copy_(_as_stored(newest, memory.pairs))
         step, change = newest.unbind(1)
         curved = _dot(step, change) > _LEAST_CURVATURE * _length(step) * _length(change)
         store = curved & finite
@@ -381,6 +381,11 @@ class LBFGS(_Solver):
 # for the memory of a GPU.
 _CONVERTED = {False: 1 << 20, True: 1 << 24}
 _CHUNKS = 256  # of the pixels, that a GPU multiplies at once
+
+
+def _as_stored(vectors: Tensor, pairs: Tensor) -> Tensor:
+    """Vectors as they are once they are among the pairs, in float32."""
+    return vectors.to(pairs.dtype).float()
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:

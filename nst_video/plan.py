@@ -220,7 +220,9 @@ def settle(
     available = available_memory(machine.device, machine.memory_limit)
     effort = replace(settings.effort, size=max(size))
     if settings.dream is None:
-        effort = fitted(effort, settings.look, machine, size, available, still=len(found.pts) == 1)
+        effort = fitted(
+            effort, settings.look, machine, size, available, flow=settings.coherence.flow, still=len(found.pts) == 1
+        )
     return Plan(
         input=os.fspath(input),
         output=os.fspath(output),

@@ -208,7 +208,7 @@ def _render(
 
     rows = [report_of(row) for row in sink.rows()]
     resumed, stopped = len(rows), stop or (lambda: False)
-    with _memory_errors(plan), computing(plan.machine.threads), sink:
+    with _memory_errors(plan), computing(plan.machine), sink:
         begun = time.perf_counter()
         if resumed < plan.frames:
             stylizer = stylizer or Frugal(plan, make_stylizer, sink.replan)

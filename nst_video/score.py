@@ -259,7 +259,7 @@ def score_video(
         UsageError: an unknown option, or one out of range.
     """
     plan = _plan(input, output, style, options)
-    with computing(plan.machine.threads):
+    with computing(plan.machine):
         judge = _judge(plan, encoder)
         pairs = sample_pairs(plan.shots, reference)
         if pairs and paint is None:

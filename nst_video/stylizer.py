@@ -24,7 +24,7 @@ from nst_video.graphs import Graphs, launched, plainly
 from nst_video.looks import UNKNOWN, Judgement, Looks
 from nst_video.motion import Motion, look_up, sampling_grid
 from nst_video.objective import NOTHING, FrameObjective, Missed, Past, Weights
-from nst_video.optimizers import Curvature, Minimum
+from nst_video.optimizers import Curvature, Minimum, stored_as
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions
 from nst_video.process import give_back_memory
 from nst_video.scales import STARTS, STEP, parts, resize, scales, shares
@@ -276,7 +276,9 @@ def _moved(curvature: Curvature, grid: Tensor, shape: Sequence[int]) -> Curvatur
     """The pairs of L images of `shape` moved by a grid (L, H, W, 2): what was learnt of a place goes with it."""
 
     def move(vectors: Tensor) -> Tensor:
-        moved, by_row = torch.empty_like(vectors), (len(grid), -1, *shape[1:])
+        # As pairs are here, whatever they were where the state comes from.
+        moved = torch.empty_like(vectors, dtype=stored_as(vectors.device))
+        by_row = (len(grid), -1, *shape[1:])
         rows, given = moved.view(by_row), vectors.view(by_row)
         # On a GPU each call costs; on a CPU a look-up takes several times what it looks up.
         together = max(1, _MOVED_AT_ONCE // given[:, 0].numel()) if vectors.is_cuda else 1

@@ -2,6 +2,7 @@
 of the stylizer and, where there are cores, several frames at once.
 """
 
+import math
 import os
 import threading
 import time
@@ -143,12 +144,21 @@ class Feed:
             with self._beside() as stream:
                 image = to_image(facts["rgb"][None], self._device)
                 motions: dict[str, Any] = {
-                    name: found.motion(self._device, self._call) for name, found in flows.items()
+                    name: found.motion(self._device, self._how(found)) for name, found in flows.items()
                 }
                 arrived = None if stream is None else stream.record_event()
             return Upcoming(**facts, seen=seen(facts["rgb"]), image=image, **motions, arrived=arrived)
 
         return patiently(bring)
+
+    def _how(self, found: "Flows | NoFlows | Unfound") -> Callable[..., Any]:
+        """How functions of tensors are called for a motion: by graphs where many are alike, which those with fewer
+        references are not.
+        """
+        from nst_video.graphs import plainly
+
+        usual = len(getattr(found, "references", ())) == len(self._plan.coherence.references)
+        return self._call if usual else plainly
 
     @contextmanager
     def _beside(self) -> "Iterator[torch.cuda.Stream | None]":
@@ -170,12 +180,13 @@ def patiently(work: Callable[[], Upcoming]) -> Upcoming:
     """The result of the work, which is tried again for a while where memory runs out: what is painted meanwhile may be
     at its peak, or about to go on in smaller parts.
     """
-    until = time.monotonic() + _PATIENCE
+    until = math.inf
     while True:
         try:
             return work()
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or time.monotonic() > until:
+            until = min(until, time.monotonic() + _PATIENCE)  # before the first failure work may have waited for others
+            if not is_out_of_memory(error) or time.monotonic() >= until:
                 raise
         time.sleep(_PAUSE)
 

@@ -12,8 +12,8 @@ def workers_for(threads: int, device: str, size: tuple[int, int], flow: str = "m
     Optical flow takes a core a quarter of a second for a frame of 512x512 pixels. A CPU paints for longer than that, so
     painting has most of the cores; beside a GPU, which does not, they have nothing better to do.
     """
-    if flow == "gpu":  # it finds one after the other, and a second thread has the next ready for it
-        return min(threads, 2)
+    if flow == "gpu":  # which finds one after the other
+        return 1
     share = threads // 4 if device == "cpu" else threads * 3 // 4
     fitting = _HELD // (size[0] * size[1] * _HELD_BY_PIXEL)
     return max(1, min(share, fitting, _MOST))

@@ -48,7 +48,7 @@ from nst_video.colors import to_image  # noqa: E402
 from nst_video.controls import Controls  # noqa: E402
 from nst_video.encoders import load_encoder  # noqa: E402
 from nst_video.motion import Motion  # noqa: E402
-from nst_video.optimizers import LBFGS, Curvature, stored_as  # noqa: E402
+from nst_video.optimizers import LBFGS, Curvature  # noqa: E402
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions  # noqa: E402
 from nst_video.state import State  # noqa: E402
 from nst_video.stylizer import Stylizer  # noqa: E402
@@ -274,6 +274,7 @@ def on_gpu(counted: Counted) -> Iterator[None]:
             (padded, "steps_on", lambda device: steps),
             *((module, "downloaded", counted.downloaded) for module in (fill, optimizers, painting)),
             *((module, "uploaded", counted.uploaded) for module in (fill, objective)),
+            *((module, "stored_as", lambda device: torch.bfloat16) for module in (optimizers, stylizer)),
             (winograd, "suits", lambda weight: False),
             (frozen.PictureKernel, "suits", lambda weight: False),
             (graphs.Graphs, "_capture", captured_by(counted)),
@@ -304,7 +305,7 @@ def after_a_first_frame(painter: Stylizer, image: Tensor) -> State:
         frame=1 + max(painter.coherence.references),  # where all references are there
         outputs=image[:, None].expand(-1, max(painter.coherence.references), -1, -1, -1).contiguous(),
         content=image,
-        curvature=Curvature.empty(1, image[0].numel(), HISTORY, dtype=stored_as("cuda")),
+        curvature=Curvature.empty(1, image[0].numel(), HISTORY),
         correction=known.correction,
         missed=known.missed,
     )

@@ -220,23 +220,24 @@ def assert_same_state(found, wanted):
     """All that a search goes on from: bit for bit, but for what is summed up."""
     for name in ("image", "gradient", "loss", "length"):
         assert torch.equal(getattr(found, name).nan_to_num(9), getattr(wanted, name).nan_to_num(9)), name
-    for name in ("filled", "head"):
+    for name in ("pairs", "filled", "head"):
         assert torch.equal(getattr(found.memory, name), getattr(wanted.memory, name)), name
-    # The interpreter cuts off where a GPU rounds to bfloat16.
-    cut = DEVICE == "cpu" and wanted.memory.pairs.dtype == torch.bfloat16
-    near = 2e-2 if cut else 1e-4
-    torch.testing.assert_close(found.memory.pairs, wanted.memory.pairs, rtol=2**-7 if cut else 0, atol=0)
-    lengths = wanted.memory.pairs.float().norm(dim=2)
-    for name, others in (("sy", lengths[:, : wanted.memory.history]), ("yy", lengths[:, wanted.memory.history :])):
-        gap = (getattr(found.memory, name) - getattr(wanted.memory, name)).abs()
-        assert (gap <= near * others[:, :, None] * lengths[:, None, wanted.memory.history :] + 1e-6).all(), name
-    torch.testing.assert_close(found.slope, wanted.slope, rtol=near, atol=0)
+    for name in ("sy", "yy"):
+        torch.testing.assert_close(getattr(found.memory, name), getattr(wanted.memory, name), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.slope, wanted.slope, rtol=1e-4, atol=0)
     assert torch.equal(found.trial.isnan(), wanted.trial.isnan())
     gap, step, image = (
         vectors.nan_to_num(0).norm(dim=1)
         for vectors in (found.trial - wanted.trial, wanted.trial - wanted.image, wanted.image)
     )
-    assert (gap <= near * step + 1e-7 * image).all(), gap
+    assert (gap <= 1e-4 * step + 1e-7 * image).all(), gap
+
+
+def cut_off(vectors, pairs):
+    """As Triton's interpreter stores them, which cuts off where a GPU rounds to bfloat16."""
+    if pairs.dtype == torch.float32:
+        return vectors
+    return (vectors.contiguous().view(torch.int32) & -(1 << 16)).view(torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -244,6 +245,8 @@ def assert_same_state(found, wanted):
 def test_each_update_by_single_kernels_is_that_of_torch(monkeypatch, history, dtype):
     single = kernels_of("lbfgs_triton")
     monkeypatch.setattr(single, "_PROGRAMS", 2)  # so that each has several turns
+    if DEVICE == "cpu":
+        monkeypatch.setattr(optimizers, "_as_stored", cut_off)
     constants = {"decrease": optimizers._SUFFICIENT_DECREASE, "least": optimizers._LEAST_CURVATURE}
     image = torch.randn(6, 3, 7, 61, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(5))
     image[5, 0, 0, 0] = math.nan

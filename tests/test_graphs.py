@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from nst_video import direct, fill, graphs, optimizers
 from nst_video import motion as motions_of
+from nst_video import stylizer as stylizers_own
 from nst_video.colors import to_image, to_pixels
 from nst_video.controls import Controls
 from nst_video.encoders import load_encoder
@@ -193,6 +194,17 @@ def test_only_what_is_lent_has_its_memory_alone(monkeypatch, recording):
     assert kinds == [True, False]
 
 
+def test_motion_by_opencv_is_made_ready_by_graphs_where_pictures_are_small(recording, monkeypatch):
+    rgbs, held = [texture(1, HEIGHT, WIDTH + 8)[:, first : first + WIDTH].copy() for first in (0, 3, 8)], Graphs()
+    for current, reference in ((1, 0), (2, 1)):
+        flows = flows_between(rgbs[current], [rgbs[reference]])
+        assert torch.equal(flows.motion("cpu", held.call).trust, flows.motion().trust)
+    assert recording == ["_settled"]
+    monkeypatch.setattr(graphs, "RECORDED", HEIGHT * WIDTH - 1)
+    flows.motion("cpu", Graphs().call)
+    assert recording == ["_settled"]
+
+
 def test_flow_of_a_gpu_is_found_by_graphs_where_pictures_are_small(recording, monkeypatch):
     def shift(source, target):
         return (target - source).mean((1, 2), keepdim=True)[:, None].expand(-1, 2, *source.shape[1:])
@@ -261,8 +273,17 @@ def test_frames_are_the_same_with_what_belongs_to_them_recorded(recording, monke
     assert_same(found, paint(painter(), frames))
 
 
-def test_the_whole_path_of_a_gpu_is_the_same_with_and_without_graphs(recording, monkeypatch):
+def test_large_frames_are_not_recorded(recording, monkeypatch):
+    monkeypatch.setattr(graphs, "RECORDED", HEIGHT * WIDTH - 1)
+    paint(painter(), moving())
+    assert recording == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_whole_path_of_a_gpu_is_the_same_with_and_without_graphs(recording, monkeypatch, dtype):
     """With the iterations as graphs too, and all else that is done differently there, on the CPU."""
+    for module in (optimizers, stylizers_own):
+        monkeypatch.setattr(module, "stored_as", lambda device: dtype)
     for module in (fill, optimizers):
         monkeypatch.setattr(module, "downloaded", lambda *tensors: [tensor.clone() for tensor in tensors])
     monkeypatch.setitem(direct.NETWORKS, "cpu", PaddedVgg)

@@ -19,8 +19,9 @@ from tiny import texture
 
 import nst_video
 from nst_video.ahead import Ahead, in_order
+from nst_video.colors import to_image
 from nst_video.errors import InputError, NstVideoError, ResourceError, Stopped
-from nst_video.motion import MotionWindow
+from nst_video.motion import Flows, Motion, MotionWindow
 from nst_video.options import EffortOptions, OutputOptions
 from nst_video.painted import Standing
 from nst_video.pictures import read_picture, write_picture
@@ -418,11 +419,15 @@ def test_the_same_seed_gives_the_same_frames(painted, clip, style, tmp_path):
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_torch_computes_as_before_when_a_render_is_over(plan, ends):
-    before = torch.get_num_threads(), torch.backends.cudnn.deterministic
+    def now():
+        exact = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+        return torch.get_num_threads(), torch.backends.cudnn.deterministic, *exact
+
+    before = now()
 
     class Looking(Identity):
         def step(self, *given):
-            during.append((torch.get_num_threads(), torch.backends.cudnn.deterministic))
+            during.append(now())
             if not ends:
                 raise RuntimeError("broken")
             return super().step(*given)
@@ -431,8 +436,8 @@ def test_torch_computes_as_before_when_a_render_is_over(plan, ends):
     plan = replace(plan, machine=replace(plan.machine, threads=before[0] + 1))
     with nullcontext() if ends else pytest.raises(RuntimeError, match="broken"):
         render_plan(plan, Looking())
-    assert set(during) == {(before[0] + 1, True)}
-    assert (torch.get_num_threads(), torch.backends.cudnn.deterministic) == before
+    assert set(during) == {(before[0] + 1, True, "ieee", "ieee")}
+    assert now() == before
 
 
 def test_several_styles_and_a_still(clip, style, tmp_path):
@@ -479,3 +484,35 @@ def test_a_frame_does_not_wait_for_ever_nor_for_what_is_no_lack_of_memory(monkey
 
         with pytest.raises(type(error)):
             patiently(work)
+
+
+class _Stream:
+    """Stands in for a stream of a GPU: how many threads have been on it at once."""
+
+    made, inside, most = 0, 0, 0
+
+    def __init__(self, device):
+        _Stream.made += 1
+
+    def __enter__(self):
+        _Stream.inside += 1
+        _Stream.most = max(_Stream.most, _Stream.inside)
+        time.sleep(0.01)
+
+    def __exit__(self, *error):
+        _Stream.inside -= 1
+
+    def record_event(self):
+        return None
+
+
+def test_beside_a_gpu_one_thread_at_a_time_brings_a_frame(plan, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Stream", _Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    monkeypatch.setattr("nst_video.colors.to_image", lambda rgb, device="cpu", own=to_image: own(rgb))
+    feed = Feed(plan, workers=3)
+    feed._device = "cuda:0"
+    monkeypatch.setattr(Flows, "motion", lambda self, device, call: Motion.none(1, *self.current.shape[:2]))
+    with feed, feed.frames(0, Standing()) as frames:
+        assert len(list(frames)) == plan.frames
+    assert (_Stream.made, _Stream.most) == (1, 1)

@@ -18,6 +18,7 @@ from nst_video.losses import relative_style
 from nst_video.machine import computing
 from nst_video.measures import LAYERS, FrameScore, summarise
 from nst_video.objective import style_statistics
+from nst_video.options import MachineOptions
 from nst_video.pictures import write_picture
 from nst_video.score import Sample, make_judge, sample_pairs, score_frames, score_rows, score_video, write_csv
 
@@ -299,7 +300,7 @@ def test_files_score_as_their_frames_do(files, tmp_path, encoder):
         source, result, tmp_path / "style.png", network_every=4, threads=1, progress=lambda *counts: done.append(counts)
     )
     style = [(texture(7, blur=1.5), 1.0)]
-    with computing(1):
+    with computing(MachineOptions(device="cpu", threads=1)):
         of_frames = score_frames(inputs, outputs, style, encoder, shots=(0, 6), network_every=4)
     assert of_files.to_json() == of_frames.to_json()
     assert [row.seconds for row in of_files.rows] == pytest.approx([t / 25 for t in range(12)])

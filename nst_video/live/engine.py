@@ -24,7 +24,7 @@ from nst_video.live.frames import Captured, Shown, StylePicture
 from nst_video.live.guide import enlarged, recolored
 from nst_video.live.options import LiveOptions
 from nst_video.live.subjects import Subjects
-from nst_video.machine import resolve_machine
+from nst_video.machine import forbid_tf32, resolve_machine
 from nst_video.options import LookOptions, MachineOptions
 from nst_video.teacher import load_teacher
 
@@ -191,6 +191,7 @@ def _fitted(rgb: np.ndarray, size: tuple[int, int], mirror: bool) -> np.ndarray:
 def make_painter(options: LiveOptions, machine: MachineOptions) -> Engine:
     """The engine for these options; UsageError or ResourceError where they cannot be had."""
     settled, look = resolve_machine(machine), LookOptions()
+    forbid_tf32()
     torch.set_num_threads(machine.threads or max(1, torch.get_num_threads() - 1))  # one core is for what is shown
     encoder = load_encoder(
         options.encoder,
