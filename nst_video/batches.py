@@ -99,7 +99,9 @@ def join_states(lanes: Sequence[LaneState], outputs: int) -> State:
     if together and (first.outputs is None or first.outputs.shape[1] >= outputs):
         return first
     kept = max(outputs, *(lane.kept for lane in lanes))
-    return batch_of([replace(state, outputs=_padded(state.outputs, kept)) for state in (lane.state for lane in lanes)])
+    states = (lane.state for lane in lanes)
+    # What their last steps took is in no report of them together: one may have been a first frame's.
+    return batch_of([replace(state, outputs=_padded(state.outputs, kept), report=None) for state in states])
 
 
 def _padded(outputs: Tensor | None, kept: int) -> Tensor | None:
