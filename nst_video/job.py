@@ -48,8 +48,8 @@ _OURS = (MANIFEST, LEDGER, PART, "segment-", "state-", "pair-", ".manifest", ".l
 
 @dataclass(frozen=True)
 class Sealed:
-    """A finished segment, frames `first` up to `last`: encoded, or without loss, or both. `delay`: how long,
-    in units of the time base, its decoding has to begin before its first frame is shown.
+    """A finished segment, frames `first` up to `last`: encoded, or without loss, or both. `delay`: how many of its
+    packets are decoded before its first frame can be shown.
     """
 
     first: int

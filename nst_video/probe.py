@@ -107,13 +107,14 @@ class VideoInfo:
         own: how long its packet says it is, 0 where that says nothing; whole: nothing of the source is missing.
         """
         by_packet = pts + (own or self.usual(pts, before))
-        if not whole or self.end_pts is None or self.end_pts <= pts:
+        if not whole or self.end_pts is None:
             return by_packet
-        if self.container in ONE_DURATION or self.duration_of_file is None:
+        if self.end_pts > pts:
             return self.end_pts
         # Where frames are decoded in another order than they are shown, packets of mp4 last as long as decoding waits,
         # and its streams seem to end too early; but nothing lasts longer than the file.
-        return max(self.end_pts, min(by_packet, round(self.duration_of_file / self.time_base)))
+        end_of_file = round((self.duration_of_file or 0) / self.time_base)
+        return min(by_packet, end_of_file) if end_of_file > pts else by_packet
 
     def no_frames(self, end: int | None, *, still: bool) -> InputError:
         """What is to be raised for a part, or a time, without frames; `end`: of the last frame of all, where that was

@@ -60,7 +60,7 @@ def encode_segment(
     pts of every frame, and when the last one is over.
 
     `settings` are those of VideoOutput; the suffix of `path` among them chooses the container it is verified in.
-    Returns the file, and how long, in units of the time base, decoding has to begin before the first frame is shown.
+    Returns the file, and how many packets are decoded before the first of those frames can be shown.
     """
     part = target.with_name(f"{target.name}.part")
     proof = target.with_name(f"{target.name}.proof")
@@ -82,7 +82,7 @@ def encode_segment(
             records.append({"row": row})
         records.sync()
     settle(part, target)
-    return KeptFile.of(target), _delay(_places(output.shown), edges)
+    return KeptFile.of(target), _delay(_places(output.shown))
 
 
 def segment_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -93,11 +93,7 @@ def segment_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class JoinedOutput(VideoOutput):
-    """The finished file made of encoded segments: their packets, and the source's other streams.
-
-    Each packet is decoded as long after the one before it as that is shown. Of the two, mp4 knows the former alone; so
-    what it says of frames and of the whole is true, whatever the order of decoding.
-    """
+    """The finished file made of encoded segments: their packets, and the source's other streams."""
 
     def join(self, segments: Sequence[Path], edges: Sequence[int], delay: int, stopped: Callable[[], bool]) -> bool:
         """Mux all packets at the source's `edges` of the frames, `delay` the largest of the segments; False where
@@ -107,32 +103,65 @@ class JoinedOutput(VideoOutput):
         times = [edge - (self.shift or 0) for edge in edges]
         self.pts = times[:-1]
         self.durations = {time: after - time for time, after in pairwise(times)}
-        done, dts = 0, times[0] - delay
+        clock = _Clock.of(times, delay, _shown_last(segments[-1]))
+        done = 0
         for path in segments:
             if stopped():
                 return False
-            done, dts = self._add(path, done, dts)
+            done += self._add(path, done, clock)
         if done != len(self.pts):
             raise InputError(f"the segments hold {done} frames where {len(self.pts)} were planned")
         self.companions.mux_until(None)
         self.companions.finish(self.path)
         return True
 
-    def _add(self, path: Path, first: int, dts: int) -> tuple[int, int]:
-        """Mux the packets of one segment, whose first frame is number `first` and decoded at `dts`; returns both for
-        the next one.
-        """
+    def _add(self, path: Path, first: int, clock: "_Clock") -> int:
+        """Mux the packets of one segment, whose first frame is number `first`; returns how many there were."""
         records = [record for record in read_records(path) if "pts" in record.facts]
         places = _places([record.facts["pts"] for record in records])
-        for place, record in zip(places, records, strict=True):
+        for number, (place, record) in enumerate(zip(places, records, strict=True)):
             packet: Any = av.Packet(record.data)
             packet.time_base = self.info.time_base
-            packet.pts, packet.dts = self.pts[first + place], dts
+            packet.pts, packet.dts = self.pts[first + place], clock.dts(first + number)
             packet.is_keyframe = record.facts["key"]
             packet.stream = self.stream
-            dts += self.durations[packet.pts]
             self._mux([packet])
-        return first + len(places), dts
+        return len(places)
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """When each packet is decoded: `delay` packets before a frame of its number is shown, so that pictures lie beside
+    their sound. The first ones share the `lead` before the first frame.
+    """
+
+    times: list[int]
+    delay: int
+    lead: int
+
+    @staticmethod
+    def of(times: list[int], delay: int, last: int) -> "_Clock":
+        """That of frames at `times`, of which the end is one too. last: how many frames after the packet that is
+        decoded last are shown.
+
+        mp4 says of packets only how long each is decoded before the next one. With this lead all of that and the last
+        packet's own duration are as long as all frames are shown.
+        """
+        frames = len(times) - 1
+        place = frames - 1 - last
+        return _Clock(times, delay, times[-1] - times[frames - 1 - delay] - (times[place + 1] - times[place]))
+
+    def dts(self, number: int) -> int:
+        """Rising, and never after the packet is shown; the same whatever the segments are."""
+        if number >= self.delay:
+            return self.times[number - self.delay]
+        return self.times[0] - self.lead * (self.delay - number) // self.delay
+
+
+def _shown_last(segment: Path) -> int:
+    """How many frames of a segment are shown after the one of the packet that is decoded last."""
+    places = _places([record.facts["pts"] for record in read_records(segment) if "pts" in record.facts])
+    return len(places) - 1 - places[-1]
 
 
 def _places(shown: Sequence[int]) -> list[int]:
@@ -144,10 +173,5 @@ def _places(shown: Sequence[int]) -> list[int]:
     return places
 
 
-def _delay(places: Sequence[int], edges: Sequence[int]) -> int:
-    """How much too late packets would be decoded at most if the first of them were when it is shown."""
-    dts, latest = edges[0], 0
-    for place in places:
-        latest = max(latest, dts - edges[place])
-        dts += edges[place + 1] - edges[place]
-    return latest
+def _delay(places: Sequence[int]) -> int:
+    return max((number - place for number, place in enumerate(places)), default=0)

@@ -112,7 +112,7 @@ class VideoReader:
         self.on_error = on_error
         self.on_step = on_step
         self._span = self._span_of(start, end, still, stride)
-        self._check_span(start, end)
+        self._check_span(start, end, still)
         self._ahead: Ahead[Frames] | None = None
 
     def __enter__(self) -> Self:
@@ -149,9 +149,12 @@ class VideoReader:
         brief = BRIEF / self.info.time_base
         return Span(first, units(end, math.inf), brief, stride, still=still is not None)
 
-    def _check_span(self, start: Fraction | float | None, end: Fraction | float | None) -> None:
-        if start is not None and start < 0:
-            raise UsageError(f"start {float(start):g} s is before the beginning; it is at least 0")
+    def _check_span(
+        self, start: Fraction | float | None, end: Fraction | float | None, still: Fraction | float | None
+    ) -> None:
+        for name, time in (("start", start), ("still", still)):
+            if time is not None and time < 0:
+                raise UsageError(f"{name} {float(time):g} s is before the beginning; it is at least 0")
         if end is not None and end <= (start or 0):
             raise UsageError(f"end {float(end):g} s is not after start {float(start or 0):g} s")
 

@@ -122,6 +122,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
     ("options", "error", "line"),
     [
         ({"start": -1}, UsageError, "before the beginning"),
+        ({"still": -1}, UsageError, "still -1 s is before the beginning"),
         ({"start": 2, "end": 1}, UsageError, "not after start"),
         ({"end": 0}, UsageError, "not after start"),
         ({"stride": 0}, UsageError, "at least 1"),

@@ -113,18 +113,41 @@ def test_the_sound_of_a_part_that_begins_within_a_frame_is_in_step_to_the_sample
     assert abs(min(errors, key=errors.get)) <= 24
 
 
-def test_packets_last_as_long_as_their_frames_in_whatever_order_they_are_decoded(uneven, tmp_path):
-    """Also of the last frame, and of all together, whatever asks for which."""
-    target = copy(uneven, tmp_path / "out.mp4")
-    with av.open(str(target)) as container:
+def packets_and_length(path):
+    with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
-        length = container.streams.video[0].duration
+        return packets, container.streams.video[0].duration
+
+
+def test_a_track_is_as_long_as_its_frames_are_shown_in_whatever_order_they_are_decoded(uneven, tmp_path):
+    packets, length = packets_and_length(copy(uneven, tmp_path / "out.mp4"))
     shown = sorted(packets, key=lambda packet: packet.pts)
     assert shown != packets
-    edges = [*(packet.pts for packet in shown), length]
-    assert [packet.duration for packet in shown] == [after - time for time, after in pairwise(edges)]
-    assert [pts * BASE for pts in edges[:-1]] == UNEVEN
-    assert edges[-1] * BASE == read(uneven)[2]
+    assert [packet.pts * BASE for packet in shown] == UNEVEN
+    assert all(before.dts < after.dts for before, after in pairwise(packets))
+    assert all(packet.dts <= packet.pts for packet in packets)
+    assert length * BASE == read(uneven)[2]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_pause_does_not_part_pictures_from_their_sound(tmp_path, suffix):
+    """Pictures that are decoded long before they are shown lie in the file beside sound that is heard long before."""
+    pts = [512 * number + 12800 * 20 * (number > 10) for number in range(40)]
+    source = media.make_video(tmp_path / "pause.mp4", pts=pts, sound="aac")
+    target = copy(source, tmp_path / f"out{suffix}")
+    with av.open(str(target)) as container:
+        heard, apart = 0.0, []
+        for packet in container.demux():
+            if packet.size and packet.stream.type == "video" and packet.pts * packet.time_base > 20.5:
+                apart.append(float(packet.pts * packet.time_base) - heard)
+            elif packet.size and packet.stream.type == "audio":
+                heard = float(packet.pts * packet.time_base)
+    assert len(apart) > 20
+    assert max(apart[5:-5]) < 0.5
+    if suffix == ".mp4":
+        packets, length = packets_and_length(target)
+        assert -0.5 < packets[0].dts * BASE < 0
+        assert length == pts[-1] + 512
 
 
 @pytest.mark.parametrize(
