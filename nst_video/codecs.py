@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 
 import av
@@ -143,6 +144,12 @@ _MEANINGLESS = {
 _KINDS = {"picture": "a picture", "gif": "a gif", "sequence": "a sequence of pictures"}
 
 
+def folder_and_pattern(path: str) -> tuple[Path, str]:
+    """Where a sequence goes and how its pictures are called; those of a folder alone are 00001.png and so on."""
+    target = Path(path)
+    return (target.parent, target.name) if is_pattern(path) else (target, PICTURES)
+
+
 def settle_encoding(options: OutputOptions, output: str | os.PathLike[str]) -> OutputOptions:
     """The options with FFmpeg's name of the codec of a video, by its suffix where none is given; UsageError for
     options that mean nothing for such an output.
@@ -229,6 +236,9 @@ def check_output(
     for source, meaning in sources:
         if _is_same(Path(source), target):
             raise UsageError(f"{target} is {meaning}; choose another name for the output")
+        lost = _replaced(Path(source), target) if kind == "sequence" else None
+        if lost is not None:
+            raise UsageError(f"{target} would replace {lost}, {meaning}; choose another name for the output")
     if kind != "sequence" and target.is_dir():
         raise UsageError(f"{target} is a folder; choose another name for the output")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -269,28 +279,53 @@ class GifTimes:
         return max(wanted, self.free)
 
     def _refusal(self) -> UsageError:
-        return UsageError(f"{self.path}: a gif shows at most 50 frames/s; use --stride 2, or write .mp4")
+        return _too_fast(self.path, "a larger --stride")  # which one, only the times of all frames would tell
 
 
-def check_gif_times(path: str | os.PathLike[str], times: Sequence[Fraction]) -> None:
-    """Raises UsageError where a gif cannot show frames at these times, in seconds; the last is where they end."""
-    places = GifTimes(path)
-    for time in times[:-1]:
-        places.place(time - times[0])
-    places.end(times[-1] - times[0])
+def check_gif_times(
+    path: str | os.PathLike[str], times: Sequence[Fraction], every: Callable[[], Sequence[Fraction]] | None = None
+) -> None:
+    """Raises UsageError, which names the smallest stride that is enough, where a gif cannot show frames at these times,
+    in seconds; the last is where they end. `every` gives the times with a stride of 1, where `times` have another.
+    """
+    if not _fits_gif(times):
+        *starts, end = every() if every else times
+        enough = next(stride for stride in count(1) if _fits_gif([*starts[::stride], end]))
+        raise _too_fast(path, f"--stride {enough}")
+
+
+def _fits_gif(times: Sequence[Fraction]) -> bool:
+    places = GifTimes("")
+    try:
+        for time in times[:-1]:
+            places.place(time - times[0])
+        places.end(times[-1] - times[0])
+    except UsageError:
+        return False
+    return True
+
+
+def _too_fast(path: str | os.PathLike[str], remedy: str) -> UsageError:
+    return UsageError(f"{os.fspath(path)}: a gif shows at most 50 frames/s; use {remedy}, or write .mp4")
 
 
 def _is_same(source: Path, target: Path) -> bool:
-    """Whether writing `target` would write over `source`: the same file through any link, the same pictures, or one of
-    them.
-    """
-    if source.is_file() and output_kind(target) == "sequence":
-        pattern = target if is_pattern(str(target)) else target / PICTURES
-        return is_numbered(source.name, pattern.name) and _is_there(source.parent, pattern.parent)
+    """Whether writing `target` would write over `source`: the same file through any link, or the same pictures."""
     source_folder, source_names = _sequence(source)
     target_folder, target_names = _sequence(target)
     same = not source_names or not target_names or source_names == target_names
     return same and _is_there(source_folder, target_folder)
+
+
+def _replaced(source: Path, target: Path) -> Path | None:
+    """The picture of the sequence `target` in whose place another would be written and that is the file `source`, under
+    this name or through any link; None where none is.
+    """
+    if not source.is_file():
+        return None
+    folder, pattern = folder_and_pattern(str(target))
+    found = map(Path, numbered(str(folder / pattern)))
+    return next((file for file in found if is_numbered(file.name, pattern) and _is_there(source, file)), None)
 
 
 def _is_there(one: Path, other: Path) -> bool:

@@ -27,13 +27,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from nst_video.codecs import output_kind
+from nst_video.codecs import folder_and_pattern, output_kind
 from nst_video.errors import InputError, ResourceError, UsageError
 from nst_video.files import JOB_SUFFIX, sync_folder, write_whole
 from nst_video.joblock import NAME as LOCK
 from nst_video.joblock import JobLock
 from nst_video.lossless import intact
-from nst_video.output import folder_and_pattern
 from nst_video.pictures import read_picture
 from nst_video.plain import tuples
 from nst_video.plan import Plan

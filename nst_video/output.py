@@ -16,13 +16,22 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from nst_video.codecs import CONTAINERS, GIF, GIF_CLOCK, PICTURES, GifTimes, VideoCodec, find_codec, output_kind
+from nst_video.codecs import (
+    CONTAINERS,
+    GIF,
+    GIF_CLOCK,
+    GifTimes,
+    VideoCodec,
+    find_codec,
+    folder_and_pattern,
+    output_kind,
+)
 from nst_video.conversion import FromRgb
 from nst_video.errors import ResourceError, UsageError
 from nst_video.files import NOTHING_KEPT, disk_errors, settle, sync_folder, temporary
 from nst_video.pictures import write_picture
 from nst_video.probe import VideoInfo, unit
-from nst_video.sequences import is_pattern, number_file, numbered
+from nst_video.sequences import number_file, numbered
 from nst_video.soundtrack import Heard, make_companions
 from nst_video.streams import Cut
 from nst_video.words import counted
@@ -320,12 +329,6 @@ class SequenceOutput:
     def discard(self) -> None:
         """Removes the hidden folder."""
         shutil.rmtree(self.part, ignore_errors=True)
-
-
-def folder_and_pattern(path: str) -> tuple[Path, str]:
-    """Where a sequence goes and how its pictures are called; those of a folder alone are 00001.png and so on."""
-    target = Path(path)
-    return (target.parent, target.name) if is_pattern(path) else (target, PICTURES)
 
 
 def beside(path: str) -> Path:

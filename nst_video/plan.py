@@ -119,6 +119,11 @@ class Plan:
         """When each frame is first shown, and when the last one is over: frame n is there from n to n + 1."""
         return (*self.pts, self.end)
 
+    @property
+    def times(self) -> list[Fraction]:
+        """The edges in seconds."""
+        return [edge * self.time_base for edge in self.edges]
+
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON types; fractions are written as "n/d"."""
         return {"version": _VERSION, **plain(asdict(self))}
@@ -179,7 +184,7 @@ def make_plan(
             f"add --still TIME, or write a sequence such as frames/%05d.png"
         )
     if kind == "gif":
-        check_gif_times(output, [edge * plan.time_base for edge in plan.edges])
+        check_gif_times(output, plan.times, lambda: _every_time(plan))
     return plan
 
 
@@ -242,6 +247,17 @@ def settle(
         song=found.song,
         curves=curves,
     )
+
+
+def _every_time(plan: Plan) -> list[Fraction]:
+    """The times of the plan with a stride of 1, for which its input is looked at again where it has another."""
+    if plan.options.stride == 1:
+        return plan.times
+    options = replace(plan.options, stride=1)
+    with look_at(Request(plan.input, (), options, plan.coherence.cut_threshold)) as at:
+        at.pictures()
+        found = at.finish()
+    return [edge * found.time_base for edge in (*found.pts, found.end)]
 
 
 def request_of(

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nst_video.codecs import folder_and_pattern
 from nst_video.errors import ResourceError, UsageError, missing_package
 from nst_video.files import write_whole
 from nst_video.painted import row_of
 from nst_video.pictures import contact_sheet, write_picture
 from nst_video.plots import EXTRA, can_plot, plot_trace
+from nst_video.sequences import is_numbered
 
 if TYPE_CHECKING:
     from nst_video.render import Progress
@@ -40,6 +42,7 @@ def check_reports(
     reports: Iterable[Path | None],
     taken: Iterable[str],
     *,
+    output: str,
     overwrite: bool = False,
     plotting: bool = False,
     ours: Container[str] = (),
@@ -47,14 +50,20 @@ def check_reports(
     """Refuse, before a long render, reports that could not be written after it; None stands for one not asked for.
     `ours`: real paths of reports that an unfinished render has begun, which may be replaced.
 
-    UsageError: a report that is a folder, exists (without `overwrite`) or has the name of one of the files in `taken`.
+    UsageError: a report that is a folder, exists (without `overwrite`) or has the name of `output`, of one of its
+    numbered pictures or of one of the files in `taken`.
     ResourceError: a folder that is missing or not writable, or matplotlib missing where a plot is asked for.
     """
-    names = {os.path.realpath(name) for name in taken}
+    names = {os.path.realpath(name) for name in (output, *taken)}
     for report in filter(None, reports):
         if os.path.realpath(report) in names:
             raise UsageError(f"{report} is named twice; every file of a command needs its own name")
         names.add(os.path.realpath(report))
+        if _is_picture_of(report, output):
+            raise UsageError(
+                f"{report} would be a picture of {output}; "
+                "give the report, or the trace that it is the plot of, another name"
+            )
         if report.is_dir():
             raise UsageError(f"{report} is a folder; give the report the name of a file")
         if report.exists() and not overwrite and os.path.realpath(report) not in ours:
@@ -63,6 +72,15 @@ def check_reports(
             raise ResourceError(f"the folder {report.parent} of {report.name} is missing or not writable")
     if plotting and not can_plot():
         raise missing_package("a plot", "matplotlib", EXTRA)
+
+
+def _is_picture_of(report: Path, output: str) -> bool:
+    """Whether a report is called like a numbered picture of the output, or a link to one."""
+    folder, pattern = folder_and_pattern(output)
+    return any(
+        is_numbered(path.name, pattern) and os.path.realpath(path.parent) == os.path.realpath(folder)
+        for path in (report, Path(os.path.realpath(report)))
+    )
 
 
 @contextmanager

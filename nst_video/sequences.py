@@ -63,17 +63,18 @@ def numbered(pattern: str) -> list[str]:
 
 
 def is_numbered(name: str, pattern: str) -> bool:
-    """Whether a file of this name is one of the pattern's.
+    """Whether a file of this name is one that the pattern writes. Reading takes numbers of any width.
 
-    >>> is_numbered("00007.png", "%05d.png"), is_numbered("cover.png", "%05d.png")
-    (True, False)
+    >>> is_numbered("00007.png", "%05d.png"), is_numbered("cover.png", "%05d.png"), is_numbered("00007.png", "%d.png")
+    (True, False, False)
     """
-    return _number_in(pattern)(name) is not None
+    number = _number_in(pattern)(name)
+    return number is not None and name == number_file(Path(pattern).name, number)
 
 
 def _number_in(pattern: str) -> Callable[[str], int | None]:
     """A function that gives the number in a file's name, None where it is no name of the pattern."""
-    before, *_, after = _NUMBER.split(Path(pattern).name)
+    before, _, after = _NUMBER.split(Path(pattern).name, maxsplit=1)
     matcher = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
 
     def number(name: str) -> int | None:

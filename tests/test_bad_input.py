@@ -69,6 +69,19 @@ def fast(folder):
     make_video(folder / "bad.mp4", pts=range(0, 12800, 200))
 
 
+def faster(folder):
+    make_video(folder / "bad.mp4", pts=range(0, 12800, 100))  # 128 a second: with a stride of 2 still too many
+
+
+def painted(folder):
+    write_picture(folder / "sub" / "00001.png", picture(3))
+
+
+def linked(folder):
+    painted(folder)
+    (folder / "link.png").symlink_to("sub/00001.png")
+
+
 def wide(folder):
     Image.fromarray(np.zeros((2, 50_000, 3), np.uint8)).save(folder / "bad.png")
 
@@ -140,8 +153,20 @@ CASES = {
     "output has a picture that is the style": Case(
         "in.mp4 sub/00001.png sub -y",
         USAGE,
-        "sub is a style picture",
-        lambda folder: write_picture(folder / "sub" / "00001.png", picture(3)),
+        "sub would replace sub/00001.png, a style picture",
+        painted,
+    ),
+    "output has a picture that is the style by a link": Case(
+        "in.mp4 link.png sub -y", USAGE, "sub would replace sub/00001.png, a style picture", linked
+    ),
+    "output has a link that is the style": Case(
+        "in.mp4 style.png sub -y",
+        USAGE,
+        "sub would replace sub/00001.png, a style picture",
+        lambda folder: (folder / "sub" / "00001.png").symlink_to("../style.png"),
+    ),
+    "a picture of the pattern is the style": Case(
+        "in.mp4 link.png sub/%05d.png -y", USAGE, "sub/%05d.png would replace sub/00001.png, a style picture", linked
     ),
     "unknown suffix": Case("in.mp4 style.png out.xyz", USAGE, "out.xyz: cannot write '.xyz'"),
     "unknown codec": Case("in.mp4 style.png out.mp4 --codec divx9", USAGE, "unknown codec 'divx9'"),
@@ -200,10 +225,36 @@ CASES = {
         USAGE,
         "taken.mp4 is named twice",
     ),
+    "contact sheet is a picture of the output": Case(
+        "in.mp4 style.png sub -y --contact-sheet sub/00002.png", USAGE, "sub/00002.png would be a picture of sub;"
+    ),
+    "report is a picture of the pattern": Case(
+        "dream in.mp4 sub/a%d.png --plot ./sub/../sub/a12.png", USAGE, "a12.png would be a picture of sub/a%d.png;"
+    ),
+    "report is a picture of the output by a link": Case(
+        "in.mp4 style.png sub -y --contact-sheet link.png",
+        USAGE,
+        "link.png would be a picture of sub;",
+        linked,
+    ),
+    "plot of a trace is a picture of the output": Case(
+        "in.mp4 style.png sub -y --trace sub/00001.jsonl", USAGE, "sub/00001.png would be a picture of sub;"
+    ),
+    "report of a score is a picture that is scored": Case(
+        "score in.mp4 sub --style style.png -y --plot sub/00001.png",
+        USAGE,
+        "sub/00001.png would be a picture of sub;",
+        painted,
+    ),
     "contact sheet that is no picture": Case(
         "in.mp4 style.png out.mp4 --contact-sheet sheet.pdf", USAGE, "sheet.pdf: cannot write a picture"
     ),
-    "too fast for a gif": Case("bad.mp4 style.png out.gif", USAGE, "a gif shows at most 50 frames/s", fast),
+    "too fast for a gif": Case(
+        "bad.mp4 style.png out.gif", USAGE, "a gif shows at most 50 frames/s; use --stride 2", fast
+    ),
+    "too fast for a gif at this stride": Case(
+        "bad.mp4 style.png out.gif --stride 2", USAGE, "a gif shows at most 50 frames/s; use --stride 3", faster
+    ),
     "report in a missing folder": Case("in.mp4 style.png out.mp4 --contact-sheet gone/s.png", RESOURCE, "gone"),
 }
 

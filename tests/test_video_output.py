@@ -15,6 +15,7 @@ from nst_video import codecs, output, streams
 from nst_video.errors import InputError, ResourceError, UsageError
 from nst_video.options import OutputOptions
 from nst_video.pictures import read_picture, write_picture
+from nst_video.sequences import is_numbered, number_file
 from nst_video.video import VideoInfo, VideoReader, VideoWriter, check_output, probe
 
 SIZE = (media.WIDTH, media.HEIGHT)
@@ -331,21 +332,28 @@ def test_frames_too_close_for_a_gif_are_moved_and_the_others_are_not(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rate", "count", "allowed"),
+    ("rate", "count", "stride"),
     [
-        (Fraction(50), 100, True),
-        (Fraction(30000, 1001), 100, True),
-        (Fraction(51), 100, False),
-        (Fraction(60), 8, False),
+        (Fraction(50), 100, 1),
+        (Fraction(30000, 1001), 100, 1),
+        (Fraction(51), 100, 2),
+        (Fraction(60), 8, 2),
+        (Fraction(120), 240, 3),
+        (Fraction(240), 240, 5),
     ],
 )
-def test_how_many_frames_a_second_a_gif_can_have(rate, count, allowed):
+def test_how_many_frames_a_second_a_gif_can_have(rate, count, stride):
     times = [number / rate for number in range(count + 1)]
-    if allowed:
-        codecs.check_gif_times("out.gif", times)
-        return
-    with pytest.raises(UsageError, match="at most 50 frames/s; use --stride 2"):
-        codecs.check_gif_times("out.gif", times)
+    codecs.check_gif_times("out.gif", [*times[:-1:stride], times[-1]])
+    if stride > 1:
+        with pytest.raises(UsageError, match=f"at most 50 frames/s; use --stride {stride}, or"):
+            codecs.check_gif_times("out.gif", times)
+
+
+def test_the_stride_that_is_enough_for_a_gif_need_be_no_multiple_of_the_one_given():
+    times = [Fraction(number, 120) for number in range(241)]
+    with pytest.raises(UsageError, match="use --stride 3, or"):
+        codecs.check_gif_times("out.gif", times[::2], lambda: times)
 
 
 def test_a_part_that_begins_and_ends_within_frames_is_no_faster_than_the_clip():
@@ -421,6 +429,23 @@ def test_a_sequence_is_not_written_over_itself(tmp_path, clip):
         with pytest.raises(UsageError, match="input itself"):
             check_output(tmp_path / target, sources=read_from(tmp_path / source), overwrite=True)
     assert check_output(tmp_path / "in" / "out_%05d.png", sources=read_from(tmp_path / "in/%05d.png")) == "sequence"
+
+
+def test_a_pattern_replaces_only_pictures_that_it_would_write(tmp_path):
+    style = _folder(tmp_path / "in") / "00001.png"
+    write_picture(style, media.picture(0))
+    for name, written in (("%d.png", False), ("%04d.png", False), ("%05d.png", True), ("a%05d.png", False)):
+        if written:
+            with pytest.raises(UsageError, match=r"would replace .*00001\.png, a style picture"):
+                check_output(tmp_path / "in" / name, sources=[(str(style), "a style picture")], overwrite=True)
+        else:
+            check_output(tmp_path / "in" / name, sources=[(str(style), "a style picture")], overwrite=True)
+
+
+@pytest.mark.parametrize("pattern", ["%d.png", "%05d.png", "%3d.png", "a%d_%d.png"])
+@pytest.mark.parametrize("number", [1, 12, 123456])
+def test_a_written_picture_is_known_by_its_name(pattern, number):
+    assert is_numbered(number_file(pattern, number), pattern)
 
 
 def test_a_sequence_becomes_a_video_and_back(tmp_path, clip):

@@ -73,7 +73,8 @@ def render(
     tidy(args.output)  # before anything is refused because the render it belonged to is complete
     check_reports(
         reports,
-        [args.output, *(file for file, _ in named_files(args.input, shares_of(styles, settings), settings))],
+        (file for file, _ in named_files(args.input, shares_of(styles, settings), settings)),
+        output=args.output,
         overwrite=args.overwrite,
         plotting=bool(plot),
         ours=left_by(reports, args.output),

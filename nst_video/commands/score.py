@@ -69,7 +69,8 @@ def run(words: Sequence[str], stopper: Stopper) -> int:
 
     check_reports(
         [args.csv, args.plot],
-        [args.output, *(file for file, _ in named_files(args.input, style_shares(styles), settings))],
+        (file for file, _ in named_files(args.input, style_shares(styles), settings)),
+        output=args.output,
         overwrite=options["overwrite"],
         plotting=bool(args.plot),
     )
