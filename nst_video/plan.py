@@ -29,6 +29,7 @@ from nst_video.music.options import MusicOptions
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, MachineOptions, OutputOptions
 from nst_video.plain import fraction_of, plain, tuples
 from nst_video.presets import Balance, balance_of
+from nst_video.sequences import pictures_of
 from nst_video.settings import GROUPS, Settings, groups_from_json
 from nst_video.shots import segments
 from nst_video.soundtrack import Heard, Song
@@ -289,6 +290,7 @@ def named_files(
     guide = settings.dream.guide if settings.dream else None
     named = [
         (input, "the input itself"),
+        *((picture, "a picture of the input") for picture in pictures_of(os.fspath(input))),
         *((style.path, "a style picture") for style in styles),
         (guide, "the guide"),
         (settings.music.music, "the music"),

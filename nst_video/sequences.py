@@ -44,7 +44,7 @@ def find_sequence(path: str, max_pixels: int | None = None) -> Sequence | None:
     """
     if Path(path).suffix.lower() in READ_SUFFIXES and not is_pattern(path):
         return Sequence((path,), picture_size(path, max_pixels=max_pixels), "picture")
-    files = numbered(path) if is_pattern(path) else _in_folder(path)
+    files = pictures_of(path)
     if is_pattern(path) and not files:
         raise InputError(f"{path}: no picture matches this pattern")
     if is_pattern(path):
@@ -52,6 +52,11 @@ def find_sequence(path: str, max_pixels: int | None = None) -> Sequence | None:
     if not files:
         return None
     return Sequence(tuple(files), picture_size(files[0], max_pixels=max_pixels), "sequence")
+
+
+def pictures_of(path: str) -> list[str]:
+    """The existing pictures of a folder or a numbered pattern; none of anything else."""
+    return numbered(path) if is_pattern(path) else _in_folder(path)
 
 
 def numbered(pattern: str) -> list[str]:

@@ -246,6 +246,12 @@ CASES = {
         "sub/00001.png would be a picture of sub;",
         painted,
     ),
+    "still that is a picture of the input": Case(
+        "sub style.png sub/00001.png --still 0 -y", USAGE, "sub/00001.png is a picture of the input;", painted
+    ),
+    "contact sheet that is a picture of the input": Case(
+        "sub style.png out.mp4 -y --contact-sheet sub/00001.png", USAGE, "sub/00001.png is named twice;", painted
+    ),
     "contact sheet that is no picture": Case(
         "in.mp4 style.png out.mp4 --contact-sheet sheet.pdf", USAGE, "sheet.pdf: cannot write a picture"
     ),
