@@ -17,6 +17,8 @@ PACKET_MAY_HIDE = frozenset({"vp8"})
 SMALLEST_SHOWN = {"mpeg4": 16}
 # Demuxers that skip what they cannot read to the next thing they can; their packets lie end to end otherwise.
 SKIPPING = frozenset({"matroska,webm"})
+# Demuxers that list at once every packet they will give. Edit lists take packets out, of which the header still counts.
+LISTING = frozenset({"mov,mp4,m4a,3gp,3g2,mj2"})
 LARGEST_HEADER = 512  # bytes between two packets that need no explanation
 # Demuxers whose headers promise a duration; a file cut short does not keep it.
 PROMISING = frozenset({"matroska,webm", "avi"})
@@ -89,9 +91,13 @@ class Losses:
             self.last_pts = pts
         return times
 
-    def ends_early(self, whole: bool) -> str | None:
-        """What a reader is told when the file is shorter than it promises; `whole`: it was read from its beginning."""
+    def ends_early(self, whole: bool, listed: int) -> str | None:
+        """What a reader is told when the file is shorter than it promises; `whole`: it was read from its beginning;
+        `listed`: the packets in the demuxer's index of the stream.
+        """
         declared = self.info.declared_frames if self.info.container not in PROMISING else None
+        if declared and self.info.container in LISTING:
+            declared = min(declared, listed)
         if whole and declared and self.packets < declared:
             return f"ends early: {self.packets} of {declared} frames are there"
         promised = self.info.duration_of_file if self.info.container in PROMISING else None

@@ -174,7 +174,7 @@ class _Decoder:
             yield last
         if last is not None:
             yield from self._made_good(last, self.losses.before(None), math.inf)
-        early = self.losses.ends_early(whole=not self.after_seek)
+        early = self.losses.ends_early(whole=not self.after_seek, listed=len(self.stream.index_entries))
         if early:
             self.whole = False
             self._fault(early, "the frames that are there are used")

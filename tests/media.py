@@ -151,6 +151,18 @@ def turn(path: Path, degrees: int, mirrored: bool = False) -> Path:
     return path
 
 
+def trim(path: Path, frames: int, rate: int = 25) -> Path:
+    """Makes the only edit of an mp4's first track end after so many frames, as phones trim: those after it stay in the
+    file.
+    """
+    data = bytearray(path.read_bytes())
+    movie, edits = data.index(b"mvhd") + 4, data.index(b"elst") + 4
+    (clock,) = struct.unpack_from(">I", data, movie + 12)
+    struct.pack_into(">I", data, edits + 8, frames * clock // rate)
+    path.write_bytes(data)
+    return path
+
+
 def damage(path: Path, number: int, how: str = "bits") -> Path:
     """Spoils the video packet `number`: "bits" of its picture data inverted, or its "length" field made nonsense."""
     with av.open(str(path)) as container:

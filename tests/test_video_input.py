@@ -174,6 +174,19 @@ def test_damage_outside_the_wanted_span_does_not_matter(tmp_path):
         assert sum(len(frames.pts) for frames in VideoReader(path, **span)) in (3, 12)
 
 
+@pytest.mark.parametrize("options", [{"bf": "0"}, {"bf": "2", "g": "5"}], ids=str)
+def test_frames_that_an_edit_list_leaves_out_are_not_lost(tmp_path, options):
+    """As far as the next key frame the demuxer gives them, to be thrown away; of the others only the header knows."""
+    clip = media.trim(media.make_video(tmp_path / "clip.mp4", options=options), 8)
+    with VideoReader(clip) as reader:
+        batches = list(reader)
+    assert [media.number_of(rgb) for frames in batches for rgb in frames.rgb] == list(range(8))
+    assert batches[-1].end * reader.info.time_base == Fraction(8, 25)
+    assert reader.info.declared_frames == media.FRAMES
+    with pytest.raises(InputError, match=r"is damaged at 0\.\d\d s"):
+        list(VideoReader(media.damage(clip, 2, "length")))
+
+
 def test_a_damaged_first_key_frame_is_damage_not_a_late_start(tmp_path, caplog):
     path = media.damage(media.make_video(tmp_path / "clip.mp4"), 0, "length")
     with pytest.raises(InputError, match=r"is damaged at 0\.00 s"):
