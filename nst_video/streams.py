@@ -25,6 +25,7 @@ EMPTY_MOV_TEXT = 2  # bytes: mp4 shows nothing by an empty line, which its muxer
 SEEK_MARGIN = (
     5  # seconds read before a cut, so that no packet is missed that lies earlier in the file than the pictures
 )
+LONGEST_LINE = 60  # seconds read before a cut where there are subtitles, for those that are on screen when it begins
 BIT_RATE_OF_A_CHANNEL = 96_000  # bit/s of made-over sound
 # What muxers call a packet or a stream that they cannot write. A full or failing disk has errors of its own.
 MUXER_ERRORS = (
@@ -47,6 +48,18 @@ class Cut:
     def has(self, time: Fraction) -> bool:
         """Whether a packet at `time` is kept."""
         return (self.first is None or time >= self.first) and (self.last is None or time < self.last)
+
+    def trim(self, line: av.Packet) -> bool:
+        """Whether any of a line of subtitles is kept; its packet is changed to begin and end with the cut."""
+        if line.pts is None or not line.duration:  # such as pictures, which are on screen until the next takes over
+            return self.has((line.pts or line.dts or 0) * unit(line))
+        first = line.pts if self.first is None else max(line.pts, round(self.first / unit(line)))
+        last = line.pts + line.duration
+        if self.last is not None:
+            last = min(last, round(self.last / unit(line)))
+        line.pts = line.dts = first
+        line.duration = max(last - first, 0)
+        return first < last
 
 
 class Companions:
@@ -191,7 +204,7 @@ class Companions:
                 time = (packet.pts if packet.pts is not None else packet.dts) * unit(packet)
                 if cut.last is not None and time > cut.last + SEEK_MARGIN:
                     break
-                if cut.has(time):
+                if cut.trim(packet) if packet.stream.type == "subtitle" else cut.has(time):
                     yield from self._carried(packet, carrier.carry(packet, cut.shift))
         for carrier in self.carriers.values():
             yield from carrier.flush()
@@ -351,10 +364,11 @@ CARRIERS: dict[tuple[str, str], Callable[[OutputContainer, Any, Treatment], _Car
 
 
 def _skip_to(source: InputContainer, cut: Cut) -> None:
-    if cut.first is None or cut.first <= SEEK_MARGIN:
+    margin = LONGEST_LINE if source.streams.subtitles else SEEK_MARGIN
+    if cut.first is None or cut.first <= margin:
         return
     try:
-        source.seek(int((cut.first - SEEK_MARGIN) * av.time_base))
+        source.seek(int((cut.first - margin) * av.time_base))
     except av.error.FFmpegError:
         log.debug("no seeking in %s: it is read from its beginning", source.name)
 

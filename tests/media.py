@@ -61,11 +61,13 @@ def make_video(
     sound: str | None = None,
     sound_start: Fraction = Fraction(0),
     subtitles: str | None = None,
+    line_shown: int = 100,
     chapters: bool = False,
     metadata: dict[str, str] | None = None,
     attachment: bytes | None = None,
 ) -> Path:
-    """Encodes `picture(0)`, `picture(1)` ... at `pts` (default: every 1/rate); the sound lasts as long.
+    """Encodes `picture(0)`, `picture(1)` ... at `pts` (default: every 1/rate); the sound lasts as long, every line
+    of the subtitles `line_shown` milliseconds.
 
     The container follows the suffix; mp4 and mov keep `time_base` exactly.
     """
@@ -85,7 +87,7 @@ def make_video(
             context.sample_aspect_ratio = aspect
         last = (times[-1] + step) * time_base if times else Fraction(0)
         track = _Sound(container, sound, sound_start, sound_start + last) if sound else None
-        captions = _Subtitles(container, subtitles, last) if subtitles else None
+        captions = _Subtitles(container, subtitles, last, line_shown) if subtitles else None
         if attachment is not None:
             container.add_attachment("font.ttf", "application/x-truetype-font", attachment)
         if chapters:
@@ -259,10 +261,10 @@ class _Sound:
 
 
 class _Subtitles:
-    """One line every 0.2 seconds, each shown for 0.1."""
+    """One line every 0.2 seconds, each shown for so many milliseconds."""
 
-    def __init__(self, container: av.container.OutputContainer, codec: str, end: Fraction) -> None:
-        self.container = container
+    def __init__(self, container: av.container.OutputContainer, codec: str, end: Fraction, shown: int) -> None:
+        self.container, self.shown = container, shown
         self.stream = container.add_stream(codec)
         self.stream.time_base = Fraction(1, 1000)
         self.stream.codec_context.subtitle_header = ASS_HEADER
@@ -272,10 +274,10 @@ class _Subtitles:
         while self.times and (time is None or self.times[0] <= time):
             pts = round(self.times.pop(0) * 1000)
             text = f"0,0,Default,,0,0,0,,line at {pts}".encode()
-            packet = self.stream.codec_context.encode_subtitle(SubtitleSet.create(text, 0, 100, pts=pts))
+            packet = self.stream.codec_context.encode_subtitle(SubtitleSet.create(text, 0, self.shown, pts=pts))
             packet.stream, packet.time_base = self.stream, Fraction(1, 1000)
             packet.pts = packet.dts = pts
-            packet.duration = 100
+            packet.duration = self.shown
             self.container.mux(packet)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nst_video import streams
+from nst_video.probe import unit
 from nst_video.treatments import HOLDS, fresh_metadata
 from nst_video.video import VideoReader, VideoWriter, probe
 
@@ -127,6 +128,27 @@ def test_subtitles_move_with_a_cut(tmp_path):
         copied = copy(clip, tmp_path / target, start=Fraction(10, 25))
         found = [(time, text) for time, text in lines(copied) if text]
         assert found == [(Fraction(0), "line at 400"), (Fraction(1, 5), "line at 600")]
+
+
+@pytest.mark.parametrize("codec", ["ass", "subrip"])
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".webm"])
+def test_subtitles_are_cut_with_the_picture(tmp_path, codec, suffix):
+    """What is on screen at the start is so from then on, and nothing outlasts the end."""
+    clip = media.make_video(tmp_path / "clip.mkv", subtitles=codec)
+    copied = copy(clip, tmp_path / f"out{suffix}", start=Fraction(44, 100), end=Fraction(65, 100))
+    with av.open(str(copied)) as container:
+        packets = [packet for packet in container.demux(subtitles=0) if b"line" in bytes(packet)]
+        shown = [(packet.pts * unit(packet), packet.duration * unit(packet)) for packet in packets]
+    assert shown == [(0, Fraction(6, 100)), (Fraction(16, 100), Fraction(5, 100))]
+    assert [text for _, text in lines(copied) if text] == ["line at 400", "line at 600"]
+
+
+def test_a_line_that_begins_long_before_a_cut_is_on_screen_in_it(tmp_path):
+    settings = {"rate": Fraction(1), "frames": 12, "options": {"g": "1"}}
+    clip = media.make_video(tmp_path / "clip.mkv", subtitles="subrip", line_shown=8000, **settings)
+    copied = copy(clip, tmp_path / "out.mkv", start=9, end=10)
+    kept = range(1200, 10_000, 200)
+    assert lines(copied) == [(max(Fraction(time, 1000) - 9, 0), f"line at {time}") for time in kept]
 
 
 def test_what_a_container_does_not_hold_is_left_out_with_a_line(tmp_path, caplog):
