@@ -105,6 +105,7 @@ class VideoOutput:
         self.pending: tuple[np.ndarray, int] | None = None  # waits for its successor, which gives its duration
         self.pts: list[int] = []  # of the output's clock, as all that follows
         self.durations: dict[int, int] = {}
+        self.delay: int | None = None  # of the first packet, from when it is decoded until it is shown
         self.convert = FromRgb(self.codec.pixel_format, info.color)
         self.container = self._open_container()
         self.stream = self._add_stream(encoder, self.codec.options(crf, preset))
@@ -128,7 +129,7 @@ class VideoOutput:
             if self.pending is not None:
                 until = self._place(self.over) if self.gif is None else self.gif.end(self._seconds(self.over))
                 self._encode(*self.pending, until=until)
-                self._mux(self.stream.encode(None))
+                self._mux_ending(self.stream.encode(None), until)
                 self.companions.mux_until(None)
             self.companions.finish(self.path)
 
@@ -213,8 +214,27 @@ class VideoOutput:
         self.durations[pts] = until - pts
         self._mux(self.stream.encode(frame))
 
+    def _mux_ending(self, packets: list[av.Packet], until: int) -> None:
+        """Mux the last packets so that mp4 states that all is over at `until`.
+
+        A track of mp4 is as long as the packets take to be decoded, of which the last need not be shown last: it is
+        given the rest of the time. It is decoded no earlier before it is shown than the first was, or it would seem to
+        be shown for longer than there is.
+        """
+        self._mux(packets[:-1])
+        for last in packets[-1:]:
+            if CONTAINERS.get(self.suffix) in ("mp4", "mov") and self.delay is not None:
+                assert last.pts is not None
+                assert last.dts is not None
+                last.dts = max(last.dts, last.pts - self.delay)
+                rest = until - self.delay - last.dts
+                self.durations[last.pts] = rest if rest > 0 else self.durations[last.pts]
+            self._mux([last])
+
     def _mux(self, packets: list[av.Packet]) -> None:
         for packet in packets:
+            if self.delay is None and packet.pts is not None and packet.dts is not None:
+                self.delay = packet.pts - packet.dts
             if packet.pts in self.durations:
                 packet.duration = self.durations.pop(packet.pts)
             if packet.dts is not None:

@@ -7,6 +7,7 @@ import threading
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import media
 import numpy as np
 import pytest
@@ -483,6 +484,24 @@ def test_a_picture_in_makes_a_picture_out(tmp_path):
     np.testing.assert_array_equal(read_picture(tmp_path / "out.png"), media.picture(4, 41, 31))
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+@pytest.mark.parametrize(("codec", "preset"), [("libx264", "ultrafast"), ("libx264", "medium"), ("libx265", "medium")])
+@pytest.mark.parametrize(
+    "times", [[0, 4, 8, 30, 34], [0, 1, 2, 3, 4, 5, 200], [0, 100, 200, 201, 202, 203, 204], range(0, 48, 4)], ids=str
+)
+def test_a_track_is_as_long_as_its_frames_in_whatever_order_they_are_decoded(tmp_path, suffix, codec, preset, times):
+    """The presets but the first decode another frame last than is shown last; times in hundredths of a second."""
+    pts, end, target = [time * 128 for time in times], times[-1] * 128 + 13568, tmp_path / f"out{suffix}"
+    info = probe(media.make_video(tmp_path / "clip.mp4", pts=pts))
+    with VideoWriter(target, info=info, size=SIZE, until=end, codec=codec, preset=preset) as writer:
+        for number, time in enumerate(pts):
+            writer.write(media.picture(number), time)
+    with av.open(str(target)) as container:
+        assert container.streams.video[0].duration == end
+        assert Fraction(container.duration, av.time_base) == Fraction(end, 12800)
+    assert [frames.end for frames in VideoReader(target)][-1] == end
+
+
 def test_the_last_frame_lasts_as_long_as_in_the_source(tmp_path):
     """A clip whose last frame is shown longer than the others keeps its length."""
     source = media.make_video(tmp_path / "clip.mp4", frames=8)
@@ -492,8 +511,8 @@ def test_the_last_frame_lasts_as_long_as_in_the_source(tmp_path):
         target = tmp_path / f"out_{path.name}"
         with VideoReader(path) as reader:
             batches = list(reader)
-        end, options = batches[-1].end, {"preset": "ultrafast"}  # in which frames are decoded as they are shown
-        with VideoWriter(target, info=reader.info, size=SIZE, until=end, **options) as writer:
+        end = batches[-1].end
+        with VideoWriter(target, info=reader.info, size=SIZE, until=end) as writer:
             for frames in batches:
                 writer.write(frames.rgb, frames.pts)
         assert probe(target).duration == end * info.time_base
