@@ -1,4 +1,4 @@
-"""Everything this package refuses to do, as exceptions.
+"""Everything this package refuses to do, as exceptions, and how those of others are known.
 
 Each message is one line that says what was got, what is allowed and what to do. Where a place in a longer text is
 meant, `detail` shows it on further lines, which the command line prints as they are.
@@ -68,3 +68,13 @@ class Stopped(NstVideoError):
     """The render was asked to stop and did so after a frame; the message says how to go on."""
 
     exit_code = 5
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is what torch and Python raise when memory runs out."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # The allocators of the CPU and of MPS have no exception class of their own, only words.
+    return isinstance(error, RuntimeError) and all(word in str(error) for word in ("memory", "alloc"))

@@ -6,13 +6,14 @@ tensors each time: so a search copies its start and its loss in, and what it fou
 and what it gives.
 """
 
+import gc
 import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,7 @@ from nst_video.budget import RECORDED
 from nst_video.encoders import Vgg
 from nst_video.objective import FrameObjective
 from nst_video.optimizers import LBFGS, Curvature, Minimum, Objective, minimise, overwrite
+from nst_video.transfer import streams_of
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,8 @@ _KEPT = 24
 _ITERATIONS = "iterations"
 _ALIKE = 1e-3  # of the largest number: by how much a replay may differ from the call that it stands for
 
-_recording = threading.Lock()  # all threads record on one stream
+# All threads record on one stream, because libraries keep memory for every stream that they have seen.
+_recording = threading.Lock()
 
 Result = TypeVar("Result")
 Kept = TypeVar("Kept", "_Captured", "_Function")
@@ -85,6 +88,14 @@ class _Function:
         overwrite(self.given, given)
         self.graph.replay()
         return self.result
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why nothing was recorded. memory: because that ran out."""
+
+    words: str
+    memory: bool
 
 
 def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -221,18 +232,17 @@ class Graphs:
         those of iterations take their place, would be slower.
         """
         while key not in self._captured and kind not in self._impossible:
-            try:
-                with _recording:
-                    self._captured[key] = record()
-            except RuntimeError as error:
-                lacking, others = _memory_error(error), bool(self._captured)
-                self.clear()  # the other graphs hold memory, and can be recorded again
-                if lacking is None or kind != _ITERATIONS:
-                    what = kind if kind == _ITERATIONS else f"what is done beside the iterations ({kind})"
-                    log.warning("%s cannot be recorded, and takes longer: %s", what, error)
-                    self._impossible.add(kind)
-                elif not others:
-                    raise lacking from None
+            failure = self._failure_to_keep(key, record)
+            if failure is None:
+                break
+            others = bool(self._captured)
+            self.clear()  # the other graphs hold memory, and can be recorded again
+            if not failure.memory or kind != _ITERATIONS:
+                what = kind if kind == _ITERATIONS else f"what is done beside the iterations ({kind})"
+                log.warning("%s cannot be recorded, and takes longer: %s", what, failure.words)
+                self._impossible.add(kind)
+            elif not others:
+                raise torch.OutOfMemoryError(failure.words)
         if kind in self._impossible:
             return None
         self._captured.move_to_end(key)
@@ -241,10 +251,22 @@ class Graphs:
         found: Kept = self._captured[key]  # type: ignore[assignment]
         return found
 
+    def _failure_to_keep(self, key: Hashable, record: Callable[[], "_Captured | _Function"]) -> "_Failure | None":
+        """Record a graph and keep it; None, or why that was not possible, in words only: the exception would hold on to
+        everything that was computed, while memory is what lacks.
+        """
+        try:
+            with _recording:
+                self._captured[key] = record()
+        except RuntimeError as error:
+            return _Failure(str(error), _is_for_memory(error))
+        return None
+
     def clear(self) -> None:
         """Give up every graph and its memory."""
         self._captured.clear()
         self._pool = None
+        gc.collect()  # a recording that broke off may be held by cycles
         torch.cuda.empty_cache()
 
     def _capture(self, objective: FrameObjective, image: Tensor, history: int, first_step: float) -> _Captured:
@@ -285,7 +307,7 @@ class Graphs:
             self._pool = torch.cuda.graph_pool_handle()
         pool, graph = None if alone else self._pool, torch.cuda.CUDAGraph()
         # Other threads may go on using the device meanwhile.
-        with torch.cuda.graph(graph, pool=pool, stream=_stream(device), capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=streams_of(device).recording, capture_error_mode="thread_local"):
             result = work()
         return graph, result
 
@@ -317,21 +339,15 @@ def can_record(tensors: Sequence[Tensor]) -> bool:
 @contextmanager
 def _beside(device: torch.device) -> Iterator[None]:
     """On the stream where graphs are recorded, after what was launched so far and before what comes."""
-    here, beside = torch.cuda.current_stream(device), _stream(device)
+    here, beside = torch.cuda.current_stream(device), streams_of(device).recording
     beside.wait_stream(here)
     with torch.cuda.stream(beside):
         yield
     here.wait_stream(beside)
 
 
-@cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    """Where graphs are recorded: one for all, because libraries keep memory for every stream that they have seen."""
-    return torch.cuda.Stream(device)
-
-
-def _memory_error(error: BaseException | None) -> torch.OutOfMemoryError | None:
-    """The lack of memory that an error came from: ending a recording that broke off may raise one more."""
+def _is_for_memory(error: BaseException | None) -> bool:
+    """Whether an error came from a lack of memory: ending a recording that broke off may raise one more."""
     while error is not None and not isinstance(error, torch.OutOfMemoryError):
         error = error.__context__
-    return error
+    return error is not None

@@ -61,8 +61,8 @@ def room(plan: Plan, lanes: int) -> tuple[int, int]:
 
 def measured_lanes(plan: Plan, most: int) -> int:
     """The fewest lanes, at most so many, with which frames are painted about as fast as with any number."""
+    from nst_video.errors import is_out_of_memory
     from nst_video.machine import computing
-    from nst_video.stepdown import is_out_of_memory
 
     taken: dict[int, float] = {}
     with computing(plan.machine):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nst_video.kernels import kernels
-from nst_video.transfer import downloaded
+from nst_video.transfer import Download
 
 # Loss of each lane, (L,), at an image (L, 3, H, W); and any further values of the same lanes to keep a record of.
 Objective = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
@@ -144,13 +144,20 @@ class Minimum:
     accepted: Tensor  # bool (evaluations, L)
     curvature: Curvature | None
 
-    def read(self) -> "Minimum":
-        """The same with loss, record and accepted on the host: one transfer, for which the host waits."""
+    def reading(self) -> Callable[[], "Minimum"]:
+        """Begins to take loss, record and accepted to the host in one transfer. What it gives waits for that, and gives
+        the same minimum with these on the host.
+        """
         rows = [*self.record.values(), self.accepted.to(self.loss.dtype), self.loss.expand(self.accepted.shape)]
-        (table,) = downloaded(torch.stack(rows))
-        *values, accepted, losses = table.unbind()
-        record = dict(zip(self.record, values, strict=True))
-        return replace(self, loss=losses[0], record=record, accepted=accepted.bool())
+        download = Download(torch.stack(rows))
+
+        def read() -> "Minimum":
+            (table,) = download.wait()
+            *values, accepted, losses = table.unbind()
+            record = dict(zip(self.record, values, strict=True))
+            return replace(self, loss=losses[0], record=record, accepted=accepted.bool())
+
+        return read
 
     def with_lanes(self, lanes: Tensor, other: "Minimum") -> "Minimum":
         """This, with the `lanes` (bool (L,)) of `other`, which took as many evaluations."""

@@ -142,6 +142,7 @@ def _sums(y: Tensor) -> Tensor:
 def _convolution_and_relu(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
     """3x3, with zeros round it: right inside where the border of `x` repeats the edge."""
     if x.is_cuda:
+        # torch.backends.cudnn.deterministic does not reach it; cuDNN's heuristics choose, by shapes alone.
         return torch.cudnn_convolution_relu(x, weight, bias, (1, 1), (padding, padding), (1, 1), 1)
     return F.conv2d(x, weight, bias, padding=padding).relu_()
 

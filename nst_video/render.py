@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nst_video.codecs import output_kind
-from nst_video.errors import InputError, ResourceError, Stopped
+from nst_video.errors import InputError, ResourceError, Stopped, is_out_of_memory
 from nst_video.job import Job, remove_folder
 from nst_video.jobwriter import is_published
 from nst_video.painted import FrameReport, Painted, report_of
@@ -20,7 +20,7 @@ from nst_video.plan import Plan, StyleLike, make_plan
 from nst_video.resume import open_job
 from nst_video.settings import DREAM, Settings, split_options
 from nst_video.sinks import FileSink, JobSink, Sink
-from nst_video.stepdown import Frugal, is_out_of_memory
+from nst_video.stepdown import Frugal
 from nst_video.stylizers import FrameStylizer, make_stylizer
 from nst_video.survey import probe_input
 from nst_video.upcoming import Feed

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nst_video.budget import FEW_PAIRS
+from nst_video.errors import is_out_of_memory
 from nst_video.plan import Plan
 from nst_video.stylizers import FrameStylizer
 from nst_video.tiles import ALIGNED, MINIMAL_TILE, can_be_cut
@@ -19,16 +20,6 @@ if TYPE_CHECKING:
     from nst_video.state import State
 
 log = logging.getLogger(__name__)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is what torch and Python raise when memory runs out."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # The allocators of the CPU and of MPS have no exception class of their own, only words.
-    return isinstance(error, RuntimeError) and all(word in str(error) for word in ("memory", "alloc"))
 
 
 def smaller(plan: Plan, lanes: int = 1) -> Plan | None:

@@ -199,8 +199,8 @@ class Stylizer:
         then: Callable[[Minimum], Any] = lambda found: None,
     ) -> tuple[Minimum, Any]:
         """The minimum from `start`; where a lane's loss is not finite, once more from the frame itself, with short
-        steps and no memory. And what comes of it `then`: that is launched before the host waits for the loss, so that
-        the device need not wait for the host.
+        steps and no memory. And what comes of it `then`: the device does that while the host waits for the loss only,
+        and goes on.
         """
         search = partial(
             self.graphs.minimise,
@@ -210,10 +210,11 @@ class Stylizer:
             history=self.effort.history,
         )
         found = search(start, curvature=curvature, consume=True, first_step=_FIRST_STEP)
-        result, found = then(found), found.read()
+        read = found.reading()
+        result, found = then(found), read()
         if bool(found.loss.isfinite().all()):
             return found, result
-        again = search(content, first_step=_CAREFUL * _FIRST_STEP).read()
+        again = search(content, first_step=_CAREFUL * _FIRST_STEP).reading()()
         found = found.with_lanes(~found.loss.isfinite(), again)
         if not bool(found.loss.isfinite().all()):
             raise NstVideoError(f"the loss is not finite: {_terms(found)}; try smaller weights or --precision fp32")

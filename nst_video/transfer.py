@@ -1,9 +1,33 @@
-"""Tensors to a device and back, by way of pinned memory where that is an NVIDIA GPU: faster, and meanwhile the host
-does something else.
+"""Tensors to a device and back: on an NVIDIA GPU by way of pinned memory and on streams beside the one that paints, so
+that neither the host nor the painting waits for more than it needs.
 """
+
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What goes on beside painting on a GPU, each on a stream of its own: graphs are recorded, frames are fetched and
+    made ready, results are taken to the host.
+    """
+
+    recording: torch.cuda.Stream
+    feeding: torch.cuda.Stream
+    reading: torch.cuda.Stream
+
+
+@cache
+def streams_of(device: torch.device) -> Streams:
+    """Those of a device "cuda:N", for the life of the process.
+
+    torch has 32 streams a device and hands them out in turn, so one asked for later may be one of these again; three
+    that are asked for at once are not. A copy on a stream that is being recorded would go into the graph.
+    """
+    return Streams(*(torch.cuda.Stream(device) for _ in range(3)))
 
 
 def uploaded(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -13,14 +37,33 @@ def uploaded(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def downloaded(*tensors: Tensor) -> list[Tensor]:
-    """Tensors of one device on the CPU; from a GPU once the current stream has come so far, without waiting for other
-    streams, and only once.
+class Download:
+    """Tensors of one device on their way to the CPU. From a GPU they are copied once the current stream has come to
+    where the download was begun, beside what is launched there afterwards; until `wait` they must not be written to.
     """
-    if not tensors[0].is_cuda:
-        return [tensor.cpu() for tensor in tensors]
-    found = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
-    for copy, tensor in zip(found, tensors, strict=True):
-        copy.copy_(tensor, non_blocking=True)
-    torch.cuda.current_stream(tensors[0].device).synchronize()
-    return found
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._tensors = tensors  # they have to stay until they are copied
+        self._copied: torch.cuda.Event | None = None
+        if not tensors[0].is_cuda:
+            self._found = [tensor.cpu() for tensor in tensors]
+            return
+        device = tensors[0].device
+        reading = streams_of(device).reading
+        self._found = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
+        reading.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(reading):
+            for copy, tensor in zip(self._found, tensors, strict=True):
+                copy.copy_(tensor, non_blocking=True)
+            self._copied = reading.record_event()
+
+    def wait(self) -> list[Tensor]:
+        """The tensors on the CPU; the host waits for them, and for nothing that was launched later."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._found
+
+
+def downloaded(*tensors: Tensor) -> list[Tensor]:
+    """Tensors of one device on the CPU; the host waits once, for what the current stream does until here."""
+    return Download(*tensors).wait()

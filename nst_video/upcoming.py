@@ -22,11 +22,10 @@ import numpy as np
 
 from nst_video import lanes
 from nst_video.ahead import Ahead, in_order
-from nst_video.errors import InputError
+from nst_video.errors import InputError, is_out_of_memory
 from nst_video.lanes import Lane
 from nst_video.painted import Standing
 from nst_video.plan import Plan
-from nst_video.stepdown import is_out_of_memory
 from nst_video.survey import open_input, probe_input
 from nst_video.workers import AHEAD, workers_for
 
@@ -80,7 +79,6 @@ class Feed:
         """workers: frames whose motion is looked for at once; None: as many as `workers_for` says."""
         threads = plan.machine.threads or os.cpu_count() or 1
         self._plan, self._device, self._bringing = plan, plan.machine.device, threading.Lock()
-        self._stream: torch.cuda.Stream | None = None
         self.workers = workers or workers_for(threads, self._device, plan.size, plan.coherence.flow)
 
     def __enter__(self) -> Self:
@@ -167,13 +165,14 @@ class Feed:
         """
         import torch
 
+        from nst_video.transfer import streams_of
+
         if not self._device.startswith("cuda"):
             yield None
             return
-        with self._bringing:
-            self._stream = self._stream or torch.cuda.Stream(self._device)
-            with torch.cuda.stream(self._stream):
-                yield self._stream
+        stream = streams_of(torch.device(self._device)).feeding
+        with self._bringing, torch.cuda.stream(stream):
+            yield stream
 
 
 def patiently(work: Callable[[], Upcoming]) -> Upcoming:

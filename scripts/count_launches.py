@@ -42,6 +42,7 @@ from nst_video import (  # noqa: E402
     padded,
     painting,
     stylizer,
+    transfer,
     winograd,
 )
 from nst_video.colors import to_image  # noqa: E402
@@ -63,7 +64,7 @@ PARTS: list[tuple[Any, str, str]] = [
     (objective.Weights, "on", "weights"),
     (stylizer, "_moved", "curvature pairs, moved"),
     (graphs.Graphs, "minimise", "minimisation: in and out of the graph, replays"),
-    (optimizers.Minimum, "read", "report"),
+    (optimizers.Minimum, "reading", "report"),
     (Stylizer, "_remember", "state for the next frame"),
     (painting, "_drift", "drift"),
     (painting, "_read", "picture to the host"),
@@ -135,10 +136,11 @@ class Counted:
 
         return single
 
-    def downloaded(self, *tensors: Tensor) -> list[Tensor]:
-        """Tensors on the host, which waits for them once."""
+    def download(self, *tensors: Tensor) -> SimpleNamespace:
+        """Stands in for transfer.Download; the host waits once for each."""
         self.add(WAITS)
-        return [self.on_the_host(self.as_one(torch.clone)(tensor)) for tensor in tensors]
+        found = [self.on_the_host(self.as_one(torch.clone)(tensor)) for tensor in tensors]
+        return SimpleNamespace(wait=lambda: found)
 
     def uploaded(self, tensor: Tensor, device: torch.device | str) -> Tensor:
         """A tensor on the device, for which nothing waits."""
@@ -194,7 +196,7 @@ class CountedAsOnGpu(AsOnGpu):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.cpu:
-            return self.counted.downloaded(*args)[0]
+            return self.counted.download(*args).wait()[0]
         return super().__torch_function__(func, types, args, kwargs)
 
     def alone(self, function: Any, *args: Any, **kwargs: Any) -> Any:
@@ -272,7 +274,7 @@ def on_gpu(counted: Counted) -> Iterator[None]:
             stack.enter_context(patch.object(owner, name, counted.within(part, getattr(owner, name))))
         for owner, name, instead in (
             (padded, "steps_on", lambda device: steps),
-            *((module, "downloaded", counted.downloaded) for module in (fill, optimizers, painting)),
+            *((module, "Download", counted.download) for module in (transfer, optimizers)),
             *((module, "uploaded", counted.uploaded) for module in (fill, objective)),
             *((module, "stored_as", lambda device: torch.bfloat16) for module in (optimizers, stylizer)),
             (winograd, "suits", lambda weight: False),

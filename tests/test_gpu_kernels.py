@@ -22,9 +22,10 @@ from nst_video import borders, direct, motion, optimizers, padded, pixels
 from nst_video.direct import Direct
 from nst_video.encoders import load_encoder
 from nst_video.kernels import kernels
+from nst_video.machine import computing, resolve_machine
 from nst_video.objective import FrameObjective, Past, Weights, style_statistics
 from nst_video.optimizers import LBFGS, Curvature, minimise
-from nst_video.options import LookOptions
+from nst_video.options import LookOptions, MachineOptions
 
 pytest.importorskip("triton", reason="Triton comes with torch for Linux on x86-64")
 
@@ -43,6 +44,13 @@ def kernels_of(name, device=None):
 
 def numbers(*shape, dtype=torch.float32):
     return torch.randn(shape, device=DEVICE).to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def computing_as_a_render():
+    """On a GPU torch else rounds what convolutions multiply in float32 to 10 bits, which bounds here do not allow."""
+    with computing(resolve_machine(MachineOptions(device=DEVICE))):
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,6 +2,8 @@
 test_cuda.py compares; here a stand-in does the work again where a graph would be replayed.
 """
 
+import gc
+import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -11,7 +13,7 @@ from as_on_gpu import AsOnGpu
 from tiny import LOOK, TinyEncoder, picture, texture
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from nst_video import direct, fill, graphs, optimizers
+from nst_video import direct, graphs, optimizers, transfer
 from nst_video import motion as motions_of
 from nst_video import stylizer as stylizers_own
 from nst_video.colors import to_image, to_pixels
@@ -44,6 +46,16 @@ class Again:
         for mine, new in zip(results_in(self.result), results_in(self.work()), strict=True):
             if mine.data_ptr() != new.data_ptr():
                 mine.copy_(new)
+
+
+class Copied:
+    """A download from what is said to be a GPU."""
+
+    def __init__(self, *tensors):
+        self.tensors = [tensor.clone() for tensor in tensors]
+
+    def wait(self):
+        return self.tensors
 
 
 @pytest.fixture
@@ -161,6 +173,31 @@ def test_what_cannot_be_recorded_is_called_from_then_on(recording, monkeypatch, 
     assert len(held) == 0
     held.call(torch.abs, picture(1))  # others still can
     assert len(held) == 1
+
+
+@pytest.mark.parametrize("kind", ["function", "iterations"])
+def test_what_a_recording_took_is_gone_before_it_is_tried_again(recording, monkeypatch, kind):
+    """Memory is what lacks then; an exception that is kept would hold on to all of it."""
+    held, left = Graphs(), []
+    held.call(torch.abs, picture(1))
+
+    def record():
+        assert not any(tensor() is not None for tensor in left)
+        taken = torch.zeros(1000)
+        left.append(weakref.ref(taken))
+        raise torch.OutOfMemoryError(f"no memory beside {len(taken)} numbers")
+
+    gc.disable()
+    try:
+        if kind == "iterations":
+            with pytest.raises(torch.OutOfMemoryError, match="beside 1000 numbers"):
+                held._kept(graphs._ITERATIONS, "key", record)
+        else:
+            assert held._kept(kind, "key", record) is None
+    finally:
+        gc.enable()
+    assert len(left) == {"function": 1, "iterations": 2}[kind]
+    assert not any(tensor() is not None for tensor in left)
 
 
 @pytest.mark.parametrize("function", [torch.neg, torch.sort])
@@ -284,8 +321,8 @@ def test_the_whole_path_of_a_gpu_is_the_same_with_and_without_graphs(recording, 
     """With the iterations as graphs too, and all else that is done differently there, on the CPU."""
     for module in (optimizers, stylizers_own):
         monkeypatch.setattr(module, "stored_as", lambda device: dtype)
-    for module in (fill, optimizers):
-        monkeypatch.setattr(module, "downloaded", lambda *tensors: [tensor.clone() for tensor in tensors])
+    for module in (transfer, optimizers):
+        monkeypatch.setattr(module, "Download", Copied)
     monkeypatch.setitem(direct.NETWORKS, "cpu", PaddedVgg)
     frames, stylizer = moving(frames=7), painter()
     with AsOnGpu():

@@ -12,7 +12,7 @@ from nst_video.batches import batch_of
 from nst_video.budget import Need, choose, readable
 from nst_video.cli import main
 from nst_video.encoders import load_encoder
-from nst_video.errors import ResourceError, Stopped, UsageError
+from nst_video.errors import ResourceError, Stopped, UsageError, is_out_of_memory
 from nst_video.job import read_job
 from nst_video.motion import Motion
 from nst_video.objective import FrameObjective, Missed, Past, Weights, style_of, style_statistics
@@ -22,7 +22,7 @@ from nst_video.plan import Plan, make_plan
 from nst_video.render import render_job, render_plan
 from nst_video.resume import open_job
 from nst_video.state import State
-from nst_video.stepdown import is_out_of_memory, smaller
+from nst_video.stepdown import smaller
 from nst_video.stepreport import StepReport
 from nst_video.stylizer import Stylizer
 from nst_video.teacher import load_teacher
