@@ -87,15 +87,17 @@ class Encoder(nn.Module):
         """Layer -> where it was distilled from."""
         return {layer: origin for layer, origin in self._origins.items() if isinstance(origin, Origin)}
 
-    def forward(self, image: Tensor, *, native: bool = False) -> dict[str, Tensor]:
-        """See the class. native: in the type that they were computed in, which may be bfloat16."""
+    def forward(self, image: Tensor, *, layers: Iterable[str] | None = None, native: bool = False) -> dict[str, Tensor]:
+        """See the class. layers: some of those it was asked for, beyond the deepest of which nothing is computed; None:
+        all. native: in the type that they were computed in, which may be bfloat16.
+        """
         height, width = image.shape[-2:]
         if min(height, width) < self.smallest_side:
             raise InputError(
                 f"a picture of {width}x{height} is too small for {', '.join(self.layers)} of {self.name}: "
                 f"both sides need {self.smallest_side} pixels or more"
             )
-        taps: dict[str, Tensor] = self.network(image)
+        taps: dict[str, Tensor] = self.network(image, self.layers if layers is None else layers)
         return taps if native else {name: tap.float() for name, tap in taps.items()}
 
 
@@ -152,19 +154,21 @@ class Vgg(nn.Module):
             convolution.to(torch.float32 if position == "0" else dtype)
             convolution.freeze()  # type: ignore[operator]
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """image (B, 3, H, W) -> the asked layers, as computed."""
+    def forward(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        """image (B, 3, H, W) -> those of the asked layers, as computed."""
         x = image.float().contiguous(memory_format=self.memory_format)
         if self.padding == "zero":
             # Zero meant the mean colour before the mean went into the weights.
             x = F.pad(x - self.mean, (1, 1, 1, 1)) + self.mean
-        taps = {}
+        taps, wanted = {}, set(layers)
         for position, convolution in self.features.items():
             if position in self.pooled:
                 x = self.pool(x, 2, ceil_mode=True)
             x = convolution(x)
-            for name in self.taps.get(f"features.{position}", ()):
+            for name in wanted.intersection(self.taps.get(f"features.{position}", ())):
                 taps[name] = x
+            if len(taps) == len(wanted):
+                break
             x = x.to(self.dtype)
         return taps
 
@@ -204,14 +208,16 @@ class Chain(nn.Module):
         for stage in list(self.children())[1:]:
             stage.to(dtype)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """image (B, 3, H, W) -> the asked layers, as computed."""
+    def forward(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        """image (B, 3, H, W) -> those of the asked layers, as computed."""
         x = ((image.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        taps = {}
+        taps, wanted = {}, set(layers)
         for key, stage in self.named_children():
             x = stage(x)
-            for name in self.taps.get(key, ()):
+            for name in wanted.intersection(self.taps.get(key, ())):
                 taps[name] = x
+            if len(taps) == len(wanted):
+                break
             x = x.to(self.dtype)
         return taps
 

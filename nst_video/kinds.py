@@ -178,13 +178,15 @@ class Time:
 
     def parse(self, text: str) -> Fraction:
         """Text as typed -> seconds; ValueError where it is no time."""
-        if re.fullmatch(r"\d+/0*[1-9]\d*", text):
+        # No digits without end: what they come to has to be a float too.
+        if re.fullmatch(r"\d{1,9}/0{0,8}[1-9]\d{0,8}", text, re.ASCII):
             return Fraction(text)
-        match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?", text.strip())
+        seconds = r"\d{1,9}(?:\.\d{0,30})?|\.\d{1,30}"
+        match = re.fullmatch(rf"(?:(?:(\d{{1,9}}):)?(\d{{1,9}}):)?({seconds})s?", text.strip(), re.ASCII)
         if match is None:
             raise ValueError(text)
-        hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
-        return hours * 3600 + minutes * 60 + seconds
+        hours, minutes, rest = (Fraction(part or 0) for part in match.groups())
+        return hours * 3600 + minutes * 60 + rest
 
     def accepts(self, value: object) -> bool:
         """Whether the value is a moment that is not negative."""

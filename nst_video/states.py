@@ -77,7 +77,10 @@ def unpack(packed: Packed, kind: type[Value], device: torch.device | str = "cpu"
     The tensors lie in memory as they did, because the order of the sums of a convolution may depend on it.
     """
     used: set[str] = set()
-    value = _unpack(packed.rest, kind, "the state", _Tensors(packed.tensors, device, used))
+    try:
+        value = _unpack(packed.rest, kind, "the state", _Tensors(packed.tensors, device, used))
+    except (ValueError, TypeError, RuntimeError, KeyError) as error:  # numbers, lengths and strides that cannot be
+        raise InputError(f"the state is damaged: {error}") from error
     extra = sorted(set(packed.tensors) - used)
     if extra:
         raise InputError(f"the state has tensors that nothing asks for: {', '.join(extra)}")

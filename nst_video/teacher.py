@@ -2,8 +2,8 @@
 
 A distilled encoder is nearly right, and an optimiser finds where it is not: at the end its own Gram matrices agree with
 the style's and the teacher's do not. So after some evaluations both look at the picture, and the target of the small
-one is moved by what it has misjudged. This is the correction of a cheap model by a dear one that is known as output
-space mapping (Bandler et al. 2004, "Space mapping: the state of the art", section IX); the teacher is never
+one is moved by what it has misjudged. This is the correction of a cheap model by an expensive one that is known as
+output space mapping (Bandler et al. 2004, "Space mapping: the state of the art", section IX); the teacher is never
 differentiated and looks only once in many evaluations.
 
 In a deep layer a small network misjudges most, and place by place. There what the teacher sees beyond it is added to
@@ -68,10 +68,10 @@ class Teacher:
         by_place = {layer: self.places[layer] for layer in places if layer in self.places}
         own, found = view(self.pupil, image, wanted, by_place, self.tile)
         origins = [origin.layer for origin in by_place.values()]
-        his, seen = view(self.encoder, image, [self.origins[layer].layer for layer in wanted], origins, self.tile)
+        theirs, seen = view(self.encoder, image, [self.origins[layer].layer for layer in wanted], origins, self.tile)
         correction = {}
         for layer, target in wanted.items():
-            projection, mean = self.origins[layer].projection, his[self.origins[layer].layer].mean
+            projection, mean = self.origins[layer].projection, theirs[self.origins[layer].layer].mean
             misjudged = style_of(self.pupil, own[layer].mean, layer) - projection @ mean @ projection.mT
             correction[layer] = misjudged - (targets[layer] - target)
         missed = {

@@ -69,16 +69,17 @@ def view(
     """
     parts, sums, places = tiles(encoder, (image.shape[2], image.shape[3]), tile), tuple(sums), tuple(places)
     if len(parts) == 1:
-        features = encoder(image)
-        return {layer: losses.gram(features[layer]) for layer in sums}, {layer: features[layer] for layer in places}
+        features = encoder(image, layers=(*sums, *places), native=image.is_cuda)
+        found = {layer: losses.gram(features[layer]) for layer in sums}
+        return found, {layer: features[layer].float() for layer in places}
     whole: dict[str, Tensor] = {}
 
     def grams() -> Iterator[dict[str, Gram]]:
         for part in parts:
-            features = encoder(part.of(image))
+            features = encoder(part.of(image), layers=(*sums, *places), native=image.is_cuda)
             for layer in places:
                 stride = stride_of(encoder.name, layer)
-                own = part.own(features[layer], stride)
+                own = part.own(features[layer], stride).float()
                 if layer not in whole:
                     size = (-(-length // stride) for length in image.shape[2:])
                     whole[layer] = own.new_empty((*own.shape[:2], *size))

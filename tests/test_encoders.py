@@ -509,3 +509,18 @@ def test_the_packing_script_only_renames():
     renamed = module.rename(source)
     assert list(renamed) == ["conv1_2.codes", "conv1_2.table", "conv1_2.bias"]
     assert all(torch.equal(new, old) for new, old in zip(renamed.values(), source.values(), strict=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_some_of_the_layers_are_what_all_are_and_nothing_is_computed_beyond_them(precision):
+    encoder = load_encoder("slim", ("relu1_1", "relu3_1", "relu5_1"), precision=precision)
+    image, calls = picture(64, 96), []
+    whole = encoder(image)
+    for convolution in encoder.network.features.values():
+        convolution.register_forward_hook(lambda *_: calls.append(1))
+    some = encoder(image, layers=("relu3_1", "relu1_1"))
+    assert set(some) == {"relu1_1", "relu3_1"}
+    assert all(torch.equal(some[layer], whole[layer]) for layer in some)
+    computed = len(calls)
+    encoder(image)
+    assert computed < len(calls) - computed

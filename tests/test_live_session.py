@@ -153,19 +153,21 @@ def test_an_unplugged_camera_is_told_and_the_recording_goes_on_when_it_is_back(c
     desk = Desk(view=View(recording=True))
     recorder, watcher = Recorder(desk, str(tmp_path), str(tmp_path / "out.mp4")), Watcher()
     one = session(camera, TwistPainter(), desk, recorder, watcher, recorder=recorder)
-    with closing(recorder), running(one.run, desk):
-        wait_for(lambda: len(watcher.seen) > 3)
-        assert watcher.seen[-1][1].recording == str(tmp_path / "out.mp4")
-        plug.clear()
-        wait_for(lambda: "unplugged" in watcher.seen[-1][1].message)
-        last = watcher.seen[-1][0].number
-        time.sleep(0.3)  # the gap that the recording must have
-        plug.set()
-        wait_for(lambda: watcher.seen[-1][0].number > last + 3 and not watcher.seen[-1][1].message)
+    with closing(recorder):
+        with running(one.run, desk):
+            wait_for(lambda: len(watcher.seen) > 3)
+            assert watcher.seen[-1][1].recording == str(tmp_path / "out.mp4")
+            plug.clear()
+            wait_for(lambda: "unplugged" in watcher.seen[-1][1].message)
+            last = watcher.seen[-1][0].number
+            time.sleep(0.3)  # the gap that the recording must have
+            plug.set()
+            wait_for(lambda: watcher.seen[-1][0].number > last + 3 and not watcher.seen[-1][1].message)
+        lost = recorder.lost  # of what is being recorded
     with av.open(str(tmp_path / "out.mp4")) as container:
         times = [frame.pts * frame.time_base for frame in container.decode(video=0)]
     assert max(np.diff([float(one) for one in times])) > 0.29
-    assert len(times) == len(set(watcher.numbers)) - recorder.lost
+    assert len(times) == len(set(watcher.numbers)) - lost
 
 
 def test_an_error_of_the_painter_ends_the_session_and_the_recording_is_finished(camera, tmp_path):
@@ -416,10 +418,11 @@ def test_recorded_times_are_those_of_capture(camera, tmp_path):
     recorder = Recorder(desk, str(tmp_path), str(tmp_path / "out.mp4"))
     with closing(recorder):
         session(camera, TwistPainter(), desk, recorder, watcher, recorder=recorder).run(lambda: len(watcher.seen) > 20)
+        lost = recorder.lost  # of what is being recorded
     unique = {picture.number: picture.captured for picture, _ in watcher.seen}
     first = min(unique.values())
     wanted = [round((moment - first) * 1000) for moment in unique.values()]
     with av.open(str(tmp_path / "out.mp4")) as container:
         found = [frame.pts * frame.time_base / Fraction(1, 1000) for frame in container.decode(video=0)]
-    assert recorder.lost or found == wanted
+    assert len(found) == len(wanted) - lost
     assert set(found) <= set(wanted)

@@ -68,6 +68,12 @@ def test_times_are_exact(text, seconds):
     assert OutputOptions(start=text).start == seconds
 
 
+@pytest.mark.parametrize("text", ["1" * 400, f"1/{'3' * 400}", f"{'9' * 10}:00", f"0.{'1' * 400}", "²", "٣", "1:2:3:4"])
+def test_what_is_no_time_or_longer_than_any_video_is_refused(text):
+    with pytest.raises(UsageError, match="timecode"):
+        OutputOptions(start=text)
+
+
 def test_times_may_be_numbers():
     options = OutputOptions(start=0.1, end=2)
     assert (options.start, options.end) == (Fraction(1, 10), Fraction(2))

@@ -50,6 +50,24 @@ def test_a_state_comes_back_bit_for_bit(state, tmp_path):
     assert (again.seed, again.frame) == (2**40, 7)
 
 
+@pytest.mark.parametrize(
+    ("rest", "kind"),
+    [
+        ({"x": "abc"}, dict[str, float]),
+        ([1.0], tuple[float, float]),
+        ({"tensor": "a", "strides": "x"}, Tensor),
+        ({"tensor": "a", "strides": [-1]}, Tensor),
+        ({"tensor": []}, Tensor),
+        (["tensor"], Tensor),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused_in_one_line(rest, kind):
+    """A job folder may come from anybody."""
+    with pytest.raises(InputError) as caught:
+        unpack(Packed({"a": torch.zeros(3)}, rest), kind)
+    assert "state" in str(caught.value)
+
+
 def test_what_is_packed_is_a_copy(state):
     before = state.outputs.clone()
     packed = pack(state)

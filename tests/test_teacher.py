@@ -40,8 +40,8 @@ class Blind(TinyEncoder):
         super().__init__()
         self.origins = {"far": Origin("tiny", "far", torch.eye(16)), "near": Origin("tiny", "near", torch.eye(8))}
 
-    def forward(self, image):
-        return super().forward(0.7 * image)
+    def forward(self, image, **which):
+        return super().forward(0.7 * image, **which)
 
 
 def test_an_image_that_reaches_the_corrected_target_satisfies_the_teacher():
@@ -80,8 +80,8 @@ def test_what_the_pupil_misses_completes_what_it_sees():
 
 def test_a_teacher_with_fewer_places_completes_all_of_the_pupils():
     class Cropped(TinyEncoder):
-        def forward(self, image):
-            return {layer: seen[..., 1:-1, 1:-1] for layer, seen in super().forward(image).items()}
+        def forward(self, image, **which):
+            return {layer: seen[..., 1:-1, 1:-1] for layer, seen in super().forward(image, **which).items()}
 
     pupil = Blind()
     _, missed = Teacher(Cropped(), pupil, ["near"], places=["far"]).look(picture(1), {}, {}, ["far"])

@@ -306,6 +306,13 @@ def test_a_sequence_is_read_in_order(tmp_path, name):
         np.testing.assert_array_equal(frames.rgb[number], media.picture(number, 32, 24))
 
 
+def test_names_may_have_digits_that_are_no_numbers(tmp_path):
+    folder = _pictures(tmp_path / "frames", 3)
+    for old, new in ((1, "1²3"), (2, "a②"), (3, "7")):
+        os.rename(folder / f"{old:05d}.png", folder / f"{new}.png")
+    assert [Path(file).stem for file in probe(folder).files] == ["1²3", "7", "a②"]
+
+
 def test_a_sequence_has_the_rate_it_is_given_and_spans(tmp_path):
     _pictures(tmp_path / "frames", 12)
     rate = Fraction(30000, 1001)

@@ -1,6 +1,6 @@
 """A stand-in for a pretrained network, and pictures to feed it: small enough for hundreds of evaluations a second."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import cv2
@@ -41,7 +41,7 @@ class TinyEncoder(nn.Module):
             self.kernels.append(kernel / (3 * inputs**0.5))
         self.broken, self.lane, self.calls = broken, lane, 0
 
-    def forward(self, image: Tensor, *, native: bool = False) -> dict[str, Tensor]:
+    def forward(self, image: Tensor, *, layers: Iterable[str] | None = None, native: bool = False) -> dict[str, Tensor]:
         x = image * 2 - 1
         found = {}
         for layer, kernel in zip(LAYERS, self.kernels, strict=True):

@@ -5,9 +5,7 @@ this pixel has had. A gradient a frame is all it needs, whatever the frames do t
 moved along with the picture. What the camera newly shows is painted in large steps while the rest holds still.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from nst_video.live.follow import Step
 from nst_video.live.guide import fitted, recolored
+from nst_video.optimizers import Objective, value_and_gradient
 
 _DECAY = (0.6, 0.9)  # short: the objective is another one every frame
 _FIRST_RATE, _LAST_RATE = 0.05, 0.006  # change of a pixel in a step, in [0, 1], at first and in the end
@@ -87,7 +86,7 @@ class Canvas:
         step = recolored(self.painted, style) - self.painted
         return replace(self, painted=self.painted + step / 2, shown=self.shown + step / 3, age=age)
 
-    def improved(self, objective: Callable[[Tensor], Any], steps: int, device: str) -> "Canvas":
+    def improved(self, objective: Objective, steps: int, device: str) -> "Canvas":
         """The canvas after `steps` steps down the objective, which gives the loss (1,) of an image (1, 3, H, W)."""
         painted, shown, mean, square, age = (to_tensor(value, device) for value in vars(self).values())
         for _ in range(steps):
@@ -116,11 +115,8 @@ def _rate(age: Tensor) -> Tensor:
     return _LAST_RATE + (_FIRST_RATE - _LAST_RATE) / (1 + age / _RATE_AGE)
 
 
-def _gradient(objective: Callable[[Tensor], Any], image: Tensor) -> Tensor:
-    leaf = image.detach().requires_grad_(True)
-    with torch.enable_grad():
-        loss, _ = objective(leaf)
-        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+def _gradient(objective: Objective, image: Tensor) -> Tensor:
+    _, gradient, _ = value_and_gradient(objective, image)
     return torch.where(gradient.isfinite(), gradient, 0.0)
 
 

@@ -72,7 +72,7 @@ class Student(nn.Module):
         """(B, 3, H, W) in [0, 1] -> its own activations by layer; convolutions in bfloat16, weights in float32."""
         # Each weight is used once, and a CUDA graph cannot hold the cache.
         with torch.autocast(image.device.type, torch.bfloat16, cache_enabled=False):
-            taps: dict[str, Tensor] = self.network(2 * image - 1)
+            taps: dict[str, Tensor] = self.network(2 * image - 1, self.taps)
         return {layer: taps[layer].float() for layer in self.taps}
 
     def as_encoder(self, device: torch.device | str = "cpu") -> Encoder:
