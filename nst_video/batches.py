@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nst_video.curvature import Curvature
 from nst_video.motion import Motion
-from nst_video.optimizers import Curvature
 from nst_video.state import State
 from nst_video.stepreport import batch_report
 

@@ -282,7 +282,7 @@ def _combine(
 def update(solver: "LBFGS", loss: Tensor, gradient: Tensor, *, decrease: float, least: float) -> Tensor:
     """Take in the loss (L,) and gradient (L, n) at the trial image; bool (L,): accepted.
 
-    decrease, least: constants of optimizers.py.
+    decrease, least: constants of optimizers.py and curvature.py.
     """
     trial, memory, m = solver.trial, solver.memory, solver.memory.history
     lanes, pixels = trial.shape

@@ -10,9 +10,8 @@ from torch import Tensor
 from nst_video import losses
 from nst_video.direct import NETWORKS, Direct, activations, can_evaluate
 from nst_video.encoders import Encoder, mixed
-from nst_video.optimizers import overwrite
 from nst_video.options import LookOptions
-from nst_video.transfer import uploaded
+from nst_video.transfer import overwrite, uploaded
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from nst_video.curvature import Curvature
 from nst_video.objective import NOTHING, Missed
-from nst_video.optimizers import Curvature
 from nst_video.stepreport import StepReport
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from nst_video import colors, losses
 from nst_video.batches import LaneState
 from nst_video.controls import Controls
+from nst_video.curvature import Curvature, stored_as
 from nst_video.encoders import Encoder, Vgg
 from nst_video.errors import NstVideoError
 from nst_video.fields import chosen
@@ -24,7 +25,7 @@ from nst_video.graphs import Graphs, launched, plainly
 from nst_video.looks import UNKNOWN, Judgement, Looks
 from nst_video.motion import Motion, look_up, sampling_grid
 from nst_video.objective import NOTHING, FrameObjective, Missed, Past, Weights
-from nst_video.optimizers import Curvature, Minimum, stored_as
+from nst_video.optimizers import Minimum
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions
 from nst_video.process import give_back_memory
 from nst_video.scales import STARTS, STEP, parts, resize, scales, shares

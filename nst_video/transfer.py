@@ -2,6 +2,7 @@
 that neither the host nor the painting waits for more than it needs.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -67,3 +68,21 @@ class Download:
 def downloaded(*tensors: Tensor) -> list[Tensor]:
     """Tensors of one device on the CPU; the host waits once, for what the current stream does until here."""
     return Download(*tensors).wait()
+
+
+def overwrite(tensors: Iterable[Tensor], others: Iterable[Tensor]) -> None:
+    """Copy each of `others` into its counterpart, of the same shape and type. All of one type whose counterparts lie in
+    memory as they do take a single launch on a GPU.
+    """
+    by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for tensor, other in zip(tensors, others, strict=True):
+        alike = tensor.stride() == other.stride()
+        if not alike and not (tensor.is_contiguous() and other.is_contiguous()):
+            tensor.copy_(other)
+            continue
+        mine, theirs = by_type.setdefault(tensor.dtype, ([], []))
+        mine.append(tensor)
+        # Where a side is one long, the same order may be told by other strides.
+        theirs.append(other if alike else other.as_strided(tensor.shape, tensor.stride()))
+    for mine, theirs in by_type.values():
+        torch._foreach_copy_(mine, theirs)

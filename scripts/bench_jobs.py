@@ -28,7 +28,7 @@ class HandedThrough:
     """Hands every frame back, with a state as large as that of the real stylizer."""
 
     def __init__(self, plan: Any) -> None:
-        from nst_video.optimizers import Curvature
+        from nst_video.curvature import Curvature
         from nst_video.state import State
 
         width, height = plan.size

@@ -90,9 +90,9 @@ def measure(
     import torch
 
     from nst_video.budget import Need
+    from nst_video.curvature import Curvature
     from nst_video.encoders import load_encoder
     from nst_video.motion import Motion
-    from nst_video.optimizers import Curvature
     from nst_video.options import EffortOptions, LookOptions, MachineOptions
     from nst_video.state import State
     from nst_video.stylizer import Stylizer

@@ -33,6 +33,7 @@ from tiny import texture  # noqa: E402
 
 from nst_video import (  # noqa: E402
     borders,
+    curvature,
     direct,
     fill,
     frozen,
@@ -47,9 +48,10 @@ from nst_video import (  # noqa: E402
 )
 from nst_video.colors import to_image  # noqa: E402
 from nst_video.controls import Controls  # noqa: E402
+from nst_video.curvature import Curvature  # noqa: E402
 from nst_video.encoders import load_encoder  # noqa: E402
 from nst_video.motion import Motion  # noqa: E402
-from nst_video.optimizers import LBFGS, Curvature  # noqa: E402
+from nst_video.optimizers import LBFGS  # noqa: E402
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions  # noqa: E402
 from nst_video.state import State  # noqa: E402
 from nst_video.stylizer import Stylizer  # noqa: E402
@@ -276,7 +278,7 @@ def on_gpu(counted: Counted) -> Iterator[None]:
             (padded, "steps_on", lambda device: steps),
             *((module, "Download", counted.download) for module in (transfer, optimizers)),
             *((module, "uploaded", counted.uploaded) for module in (fill, objective)),
-            *((module, "stored_as", lambda device: torch.bfloat16) for module in (optimizers, stylizer)),
+            *((module, "stored_as", lambda device: torch.bfloat16) for module in (curvature, stylizer)),
             (winograd, "suits", lambda weight: False),
             (frozen.PictureKernel, "suits", lambda weight: False),
             (graphs.Graphs, "_capture", captured_by(counted)),

@@ -18,13 +18,14 @@ import pytest
 import torch
 from tiny import picture, texture
 
-from nst_video import borders, direct, motion, optimizers, padded, pixels
+from nst_video import borders, curvature, direct, motion, optimizers, padded, pixels
+from nst_video.curvature import Curvature
 from nst_video.direct import Direct
 from nst_video.encoders import load_encoder
 from nst_video.kernels import kernels
 from nst_video.machine import computing, resolve_machine
 from nst_video.objective import FrameObjective, Past, Weights, style_statistics
-from nst_video.optimizers import LBFGS, Curvature, minimise
+from nst_video.optimizers import LBFGS, minimise
 from nst_video.options import LookOptions, MachineOptions
 
 pytest.importorskip("triton", reason="Triton comes with torch for Linux on x86-64")
@@ -254,8 +255,8 @@ def test_each_update_by_single_kernels_is_that_of_torch(monkeypatch, history, dt
     single = kernels_of("lbfgs_triton")
     monkeypatch.setattr(single, "_PROGRAMS", 2)  # so that each has several turns
     if DEVICE == "cpu":
-        monkeypatch.setattr(optimizers, "_as_stored", cut_off)
-    constants = {"decrease": optimizers._SUFFICIENT_DECREASE, "least": optimizers._LEAST_CURVATURE}
+        monkeypatch.setattr(optimizers, "as_stored", cut_off)
+    constants = {"decrease": optimizers._SUFFICIENT_DECREASE, "least": curvature.LEAST_CURVATURE}
     image = torch.randn(6, 3, 7, 61, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(5))
     image[5, 0, 0, 0] = math.nan
     plain, other = (

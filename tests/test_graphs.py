@@ -13,7 +13,7 @@ from as_on_gpu import AsOnGpu
 from tiny import LOOK, TinyEncoder, picture, texture
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from nst_video import direct, graphs, optimizers, transfer
+from nst_video import curvature, direct, graphs, optimizers, transfer
 from nst_video import motion as motions_of
 from nst_video import stylizer as stylizers_own
 from nst_video.colors import to_image, to_pixels
@@ -319,7 +319,7 @@ def test_large_frames_are_not_recorded(recording, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_whole_path_of_a_gpu_is_the_same_with_and_without_graphs(recording, monkeypatch, dtype):
     """With the iterations as graphs too, and all else that is done differently there, on the CPU."""
-    for module in (optimizers, stylizers_own):
+    for module in (curvature, stylizers_own):
         monkeypatch.setattr(module, "stored_as", lambda device: dtype)
     for module in (transfer, optimizers):
         monkeypatch.setattr(module, "Download", Copied)

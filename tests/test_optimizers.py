@@ -8,9 +8,10 @@ import pytest
 import torch
 from tiny import LOOK, TinyEncoder, picture
 
-from nst_video import losses, optimizers
+from nst_video import curvature, losses
+from nst_video.curvature import Curvature
 from nst_video.objective import FrameObjective, Weights
-from nst_video.optimizers import LBFGS, OPTIMIZERS, Adam, Curvature, minimise
+from nst_video.optimizers import LBFGS, OPTIMIZERS, Adam, minimise
 
 SHAPE = (3, 4, 4)
 PIXELS = 48
@@ -313,7 +314,7 @@ def rounded(pairs, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_direction_is_that_of_the_two_loop_recursion(monkeypatch, dtype):
     # Rounded pairs are taken in several parts, of which one is smaller.
-    monkeypatch.setitem(optimizers._CONVERTED, False, 50 * 6 * 20)
+    monkeypatch.setitem(curvature._CONVERTED, False, 50 * 6 * 20)
     counts = (1, 3, 9, 10, 13, 27)  # one pair, a ring that is not full, full, and wrapped round
     lanes = [rounded(random_pairs(count, seed), dtype) for seed, count in enumerate(counts)]
     slopes = torch.randn(len(counts), *SHAPE, generator=torch.Generator().manual_seed(9))
@@ -418,8 +419,8 @@ def test_pairs_moved_with_the_picture_solve_the_moved_problem_alike():
 
 def test_a_pair_whose_curvature_is_noise_after_a_move_is_dropped():
     step, change = np.eye(PIXELS)[0], np.eye(PIXELS)[1]
-    for curvature, kept in ((1e-5, False), (1e-3, True)):
-        moved = ring_of([[(step, change + curvature * step)]], history=1).moved(lambda pairs: pairs)
+    for bend, kept in ((1e-5, False), (1e-3, True)):
+        moved = ring_of([[(step, change + bend * step)]], history=1).moved(lambda pairs: pairs)
         assert moved.filled.tolist() == [[kept]]
 
 

@@ -8,9 +8,9 @@ import torch
 from media import picture
 from torch import Tensor
 
+from nst_video.curvature import Curvature
 from nst_video.errors import InputError
 from nst_video.lossless import FrameLog, KeptFrame, intact, read_frames
-from nst_video.optimizers import Curvature
 from nst_video.records import RecordWriter, read_records
 from nst_video.state import State
 from nst_video.states import Packed, pack, read_packed, unpack
