@@ -1,6 +1,6 @@
 """Which device, number format and threads a render uses."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -79,5 +79,14 @@ def _natural_precision(device: str) -> str:
 
 def cpu_instructions() -> frozenset[str]:
     """The instruction sets of this CPU by torch's names, such as "avx2"; none where torch, before 2.11, cannot tell."""
-    tell = getattr(torch.cpu, "get_capabilities", dict)
-    return frozenset(name for name, there in tell().items() if there is True)
+    return frozenset(name for name, there in _capabilities().items() if there is True)
+
+
+def cpu_name() -> str:
+    """What this CPU calls itself, such as "AMD EPYC"; "" where torch, before 2.11, cannot tell."""
+    return str(_capabilities().get("cpu_name", ""))
+
+
+def _capabilities() -> dict[str, Any]:
+    tell: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return tell()

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video.layers import WIDE
+from nst_video.machine import cpu_name
 
 _TAPS, _OUT, _IN = 3, 4, 6  # of the kernel, of a patch of outputs, of the inputs it depends on; along one side
 _ROOT = math.sqrt(0.5)
@@ -29,7 +30,15 @@ _AT_A_TIME = 8 << 20  # bytes that are transformed at a time, to stay in a cache
 
 def suits(weight: Tensor) -> bool:
     """Whether a convolution (C', C, 3, 3) is quicker this way for pictures that are large enough."""
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape[:2]) >= WIDE
+    wide = weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape[:2]) >= WIDE
+    return wide and products_are_quick()
+
+
+def products_are_quick() -> bool:
+    """Whether this CPU multiplies matrices as quickly as torch's own convolutions multiply: MKL, which does the former,
+    has no kernels for AMD's processors, while oneDNN, which does the latter, has them for all.
+    """
+    return not (torch.backends.mkl.is_available() and "AMD" in cpu_name())
 
 
 def pays(outputs: int, channels: int, x: Tensor, margin: int) -> bool:

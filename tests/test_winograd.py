@@ -92,11 +92,23 @@ def test_in_small_pieces_it_is_the_same(monkeypatch):
     torch.testing.assert_close(kernel(x, bias, margin=1), whole, rtol=0, atol=5e-6)
 
 
-def test_wide_layers_in_float32_are_computed_this_way():
+@pytest.mark.parametrize(
+    ("processor", "mkl", "wide"),
+    [
+        ("Intel Xeon", True, EitherKernel),
+        ("AMD EPYC", False, EitherKernel),
+        ("AMD EPYC", True, PlainKernel),
+        ("", True, EitherKernel),
+    ],
+)
+def test_wide_layers_in_float32_are_computed_this_way_where_products_are_quick(monkeypatch, processor, mkl, wide):
+    monkeypatch.setattr(winograd, "cpu_name", lambda: processor)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
+
     def kind(out, channels, dtype=torch.float32):
         return type(FrozenConvolution(channels, out, replicated=True).to(dtype).kernel)
 
-    assert kind(*WIDE) is EitherKernel
+    assert kind(*WIDE) is wide
     assert {kind(*WIDE, torch.bfloat16), kind(160, 64), kind(64, 160)} == {PlainKernel}
 
 
