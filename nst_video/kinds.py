@@ -172,6 +172,9 @@ class Repeated:
         return f"{self.kind.allowed()}; can be given several times"
 
 
+_ENDLESS = 10**9  # seconds: some 30 years
+
+
 @dataclass(frozen=True)
 class Time:
     """A moment in seconds (2.5, 2.5s, 1001/30000) or as a timecode (1:02.5, 0:01:02.5), held as an exact Fraction."""
@@ -189,8 +192,8 @@ class Time:
         return hours * 3600 + minutes * 60 + rest
 
     def accepts(self, value: object) -> bool:
-        """Whether the value is a moment that is not negative."""
-        return isinstance(value, Fraction) and value >= 0
+        """Whether the value is a moment that is not negative, and not beyond all videos."""
+        return isinstance(value, Fraction) and 0 <= value < _ENDLESS
 
     def allowed(self) -> str:
         """What is allowed, in words."""

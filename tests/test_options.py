@@ -74,6 +74,12 @@ def test_what_is_no_time_or_longer_than_any_video_is_refused(text):
         OutputOptions(start=text)
 
 
+@pytest.mark.parametrize("start", [10**400, Fraction(10**400), -1])
+def test_numbers_that_are_no_times_are_refused(start):
+    with pytest.raises(UsageError, match="timecode"):
+        OutputOptions(start=start)
+
+
 def test_times_may_be_numbers():
     options = OutputOptions(start=0.1, end=2)
     assert (options.start, options.end) == (Fraction(1, 10), Fraction(2))
