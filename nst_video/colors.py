@@ -1,5 +1,7 @@
 """Pixels: uint8 arrays to image tensors and back, and keeping the colours of the original."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -53,13 +55,21 @@ def _mix(image: Tensor, matrix: Tensor) -> Tensor:
 
 def to_oklab(image: Tensor) -> Tensor:
     """sRGB (N, 3, H, W) in [0, 1] -> OKLab: lightness in [0, 1], a and b about [-0.4, 0.4]."""
-    lms = _mix(srgb_to_linear(image), image.new_tensor(_RGB_TO_LMS))
-    return _mix(lms.clamp_min(0) ** (1 / 3), image.new_tensor(_LMS_TO_LAB))
+    to_lms, to_lab, *_ = _matrices(image.device, image.dtype)
+    return _mix(_mix(srgb_to_linear(image), to_lms).clamp_min(0) ** (1 / 3), to_lab)
 
 
 def _oklab_to_linear(lab: Tensor) -> Tensor:
-    lms = _mix(lab, torch.linalg.inv(lab.new_tensor(_LMS_TO_LAB)))
-    return _mix(lms**3, torch.linalg.inv(lab.new_tensor(_RGB_TO_LMS)))
+    *_, from_lms, from_lab = _matrices(lab.device, lab.dtype)
+    return _mix(_mix(lab, from_lab) ** 3, from_lms)
+
+
+@cache
+def _matrices(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """RGB to LMS, LMS to OKLab, and the two back, on a device: to upload or invert them there the host has to wait."""
+    forth = [torch.tensor(rows, dtype=dtype) for rows in (_RGB_TO_LMS, _LMS_TO_LAB)]
+    to_lms, to_lab, from_lms, from_lab = (matrix.to(device) for matrix in (*forth, *map(torch.linalg.inv, forth)))
+    return to_lms, to_lab, from_lms, from_lab
 
 
 def keep_colors(stylised: Tensor, content: Tensor) -> Tensor:
@@ -70,21 +80,24 @@ def keep_colors(stylised: Tensor, content: Tensor) -> Tensor:
     strokes neither clip to another hue nor fall to grey.
     """
     lab = torch.cat([to_oklab(stylised.clamp(0, 1))[:, :1], to_oklab(content)[:, 1:]], 1)
-    outside = ~_in_gamut(lab)[:, 0]
-    pixels = lab.movedim(1, -1)
-    pixels[outside] = _shrunk(pixels[outside])  # mostly a few; the search costs more than all the rest
+    outside = ~_in_gamut(lab)
+    if lab.is_cuda:  # the host would have to wait to know how many they are
+        lab = torch.where(outside, _shrunk(lab), lab)
+    else:  # mostly a few; the search costs more than all the rest
+        pixels, few = lab.movedim(1, -1), outside[:, 0]
+        pixels[few] = _shrunk(pixels[few].T[None, :, None])[0, :, 0].T
     return linear_to_srgb(_oklab_to_linear(lab).clamp(0, 1))
 
 
 def _shrunk(lab: Tensor) -> Tensor:
-    """OKLab colours (K, 3) outside sRGB -> the same with the most chroma that each has in sRGB."""
-    lightness, chroma = lab.T[None, :1, None], lab.T[None, 1:, None]
+    """OKLab colours (N, 3, H, W) outside sRGB -> the same with the most chroma that each has in sRGB."""
+    lightness, chroma = lab[:, :1], lab[:, 1:]
     low, high = torch.zeros_like(lightness), torch.ones_like(lightness)
     for _ in range(12):  # 2^-12 of the chroma is far below one level in 255
         middle = (low + high) / 2
         inside = _in_gamut(torch.cat([lightness, chroma * middle], 1))
         low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
-    return torch.cat([lightness, chroma * low], 1)[0, :, 0].T
+    return torch.cat([lightness, chroma * low], 1)
 
 
 def _in_gamut(lab: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from nst_video.transfer import overwrite, streams_of
 log = logging.getLogger(__name__)
 
 # Graphs: a first frame has one for each scale, and later ones one for each number of references, one for each size of
-# what is revealed, and three more; of lanes each number that paints together has its own.
+# what is revealed, and four more; of lanes each number that paints together has its own.
 _KEPT = 24
 _ITERATIONS = "iterations"
 _ALIKE = 1e-3  # of the largest number: by how much a replay may differ from the call that it stands for

@@ -81,7 +81,8 @@ class Stylizer:
         else:
             found, known = self._later(image, motion, state, controls)
         best = found[-1].image
-        painted = colors.keep_colors(best, image) if self.look.keep_colors else best.clamp(0, 1)
+        call = self._calling(image, motion, state.frame)
+        painted = call(colors.keep_colors, best, image) if self.look.keep_colors else best.clamp(0, 1)
         state = self._remember(state, image, best, found[-1].curvature, report_of(found))
         return painted, replace(state, correction=known.correction, missed=known.missed)
 
@@ -131,7 +132,7 @@ class Stylizer:
         """From what was painted before, moved along the flow, and the fill where that is not to be had."""
         assert state.outputs is not None
         assert state.content is not None
-        call = launched(self.graphs.call, image) if self._can_record(image, motion, state.frame) else plainly
+        call = self._calling(image, motion, state.frame)
         before = [state.outputs[:, j - 1] for j in self.coherence.references[: motion.references]]
         newest = state.outputs[:, 0].clamp(0, 1)
         fill = paint_revealed(image, 1 - motion.trust.sum(1), state.content, newest, call)
@@ -173,6 +174,10 @@ class Stylizer:
         targets, known = known.of(styles), known.carried(motion.flows[:, 0], held)
         objective = self._objective(image, targets, weights, past, known)
         return start, objective, known.missed, grid.unflatten(0, pictures.shape[:2])[:, 0]
+
+    def _calling(self, image: Tensor, motion: Motion, frame: int) -> Callable[..., Any]:
+        """How to call a function of what belongs to a frame of this number in its shot: see `Graphs.call`."""
+        return launched(self.graphs.call, image) if self._can_record(image, motion, frame) else plainly
 
     def _can_record(self, image: Tensor, motion: Motion, frame: int) -> bool:
         """Whether what belongs to a frame, of this number in its shot, may be done by graphs, which pay where many are

@@ -31,7 +31,7 @@ PLANNING = (
 PAINTING = (
     ("of that: loading a network, each", "nst_video.encoders", "load_encoder"),
     ("painting the first frame", "nst_video.stylizer", "Stylizer.step"),
-    ("of that: looks of the teacher", "nst_video.stylizer", "Stylizer.corrected"),
+    ("of that: looks of the teacher", "nst_video.teacher", "Teacher.look"),
 )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from as_on_gpu import AsOnGpu
 from tiny import picture
 
 from nst_video import colors
@@ -129,6 +130,14 @@ def test_chroma_shrinks_no_further_than_it_must():
     # Along lightness and hue of the result, a little more chroma would leave sRGB: one channel is at its end.
     found = colors.keep_colors(patch(0.8, 0.8, 0.8), patch(0, 0, 1))
     assert max(found.max().item(), 1 - found.min().item()) > 0.998
+
+
+def test_a_gpu_does_for_all_pixels_what_is_done_for_a_few():
+    stylised, content = picture(1, HEIGHT, WIDTH), picture(0, HEIGHT, WIDTH)
+    wanted = colors.keep_colors(stylised, content)
+    with AsOnGpu():
+        found = colors.keep_colors(stylised, content)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
 
 
 def test_black_and_white_strokes_stay_black_and_white():

@@ -262,12 +262,12 @@ def test_flow_of_a_gpu_is_found_by_graphs_where_pictures_are_small(recording, mo
 # ---------------------------------------------------------------------------------------------- frames
 
 
-def painter(name="slim", **effort):
+def painter(name="slim", look=DEFAULT, **effort):
     """With few evaluations, and the teacher of its encoder."""
     encoder = load_encoder(name, LAYERS)
     teacher = load_teacher(encoder, DEFAULT.style_layers, places=places_of(encoder, DEFAULT))
     effort = EffortOptions(**{"encoder": name, "first_iterations": 4, "iterations": 2, "history": 3} | effort)
-    return Stylizer(encoder, [(picture(9), 1.0)], effort=effort, look=DEFAULT, teacher=teacher)
+    return Stylizer(encoder, [(picture(9), 1.0)], effort=effort, look=look, teacher=teacher)
 
 
 def moving(lanes=1, frames=8):
@@ -380,6 +380,15 @@ def test_after_a_frame_that_is_not_painted_nothing_is_missed_and_frames_go_on(re
     assert_same(found, with_a_gap())
 
 
+def test_colours_are_kept_by_a_graph_too(recording):
+    frames, look = moving(frames=7), replace(DEFAULT, keep_colors=True)
+    found = paint(painter(look=look), frames)
+    assert "keep_colors" in recording
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "can_record", lambda tensors: False)
+        assert_same(found, paint(painter(look=look), frames))
+
+
 def test_frames_at_the_end_of_a_lane_and_in_tiles_and_networks_of_others_are_not_recorded(recording):
     frames, stylizer = moving(), painter()
     image, motion = frames[5]
@@ -418,10 +427,10 @@ def test_what_is_recorded_neither_waits_nor_asks_what_tensors_hold(monkeypatch):
     monkeypatch.setattr(Graphs, "call", called)
     monkeypatch.setitem(direct.NETWORKS, "cpu", PaddedVgg)
     frames = moving(frames=7)
-    painted, _ = paint(painter(), frames)
+    painted, _ = paint(painter(look=replace(DEFAULT, keep_colors=True)), frames)
     Graphs().call(warp_errors, painted[1], painted[0], frames[1][1].flows[:, 0], frames[1][1].trust[:, 0])
     Graphs().call(to_pixels, painted[0])
-    assert checked == {"_repainted", "_prepared", "judged", "warp_errors", "to_pixels"}
+    assert checked == {"_repainted", "_prepared", "judged", "warp_errors", "to_pixels", "keep_colors"}
 
 
 @pytest.mark.parametrize("asks", [lambda x: bool(x.sum() > 0), lambda x: x.sum().item(), lambda x: x.sum().tolist()])
