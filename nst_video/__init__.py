@@ -52,6 +52,8 @@ _PUBLIC = {
     "teacher": ("load_teacher",),
 }
 
+__all__ = [name for names in _PUBLIC.values() for name in names]
+
 
 def __getattr__(name: str) -> object:
     for module, names in _PUBLIC.items():
@@ -61,4 +63,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(name for names in _PUBLIC.values() for name in names)
+    return sorted(__all__)

@@ -132,7 +132,7 @@ def _by_target(drives: "Sequence[Drive]", options: Mapping[str, _Option]) -> "di
     """The drives of each option; UsageError for what is no option that may change."""
     found: dict[str, list[Drive]] = {}
     for drive in drives:
-        names = [LAYER, *(name for name in options if name != FADE)]
+        names = [*([LAYER] if FADE in options else []), *(name for name in options if name != FADE)]
         if drive.target not in names:
             near = difflib.get_close_matches(drive.target, names, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
@@ -157,8 +157,11 @@ def _mixed(
     drives: "Sequence[Drive]", fade: Sequence[float] | None, music: "Music | None", clock: Clock, layers: int
 ) -> Curves:
     """The weight of every layer at every frame, with a mean of 1 over the layers."""
-    if (not drives and fade is None) or layers < 2:
+    if not drives and fade is None:
         return {}
+    if layers < 2:
+        what = f"--drive {drives[0].text}" if drives else flag_name(FADE)
+        raise UsageError(f"{what} mixes layers, and there is one; give --layers two or more, separated by commas")
     from nst_video.music.drives import dealt, faded
 
     parts = [dealt(drive, music, clock, layers).tolist() for drive in drives]

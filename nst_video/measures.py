@@ -211,7 +211,7 @@ class Score:
 
 def _told(text: str, value: float) -> list[str]:
     """The text, unless the value that it is about was not taken."""
-    return [] if math.isnan(value) else [text]
+    return [text] if math.isfinite(value) else []
 
 
 def _reference_lines(by: ReferenceScore) -> list[str]:
@@ -221,7 +221,7 @@ def _reference_lines(by: ReferenceScore) -> list[str]:
     return [
         f"{by.frames} of the frames, in brackets the same stylised on their own:",
         f"  {coherence}, style distance {by.style_ours:.4f} ({by.style_independent:.4f})",
-        f"  {content}, {by.content_p95_worst:.2f} x on the worst frame",
+        "  " + ", ".join([content, *_told(f"{by.content_p95_worst:.2f} x on the worst frame", by.content_p95_worst)]),
         *_told(f"  fill {by.fill_ours:.2f} ({by.fill_independent:.2f})", by.fill_ours),
         *_told(
             f"  local style {local} ({by.local_ratio:.2f} x; {by.local_ratio_mirrored:.2f} x at like regions)",

@@ -235,7 +235,7 @@ def score_video(
     style: StyleLike | Sequence[StyleLike],
     *,
     reference: int = 0,
-    encoder: Encoder | None = None,
+    judge: Encoder | None = None,
     paint: Paint | None = None,
     true_flow: TrueFlow | None = None,
     network_every: int = 1,
@@ -249,7 +249,8 @@ def score_video(
         style: a picture, or several as paths or (path, weight).
         reference: stylise that many pairs of consecutive frames, evenly spaced, each frame on its own, to compare with;
             `options` say how (as for `stylize`), so give those of the render.
-        encoder: who judges style and content: the embedded VGG-19 with average pooling unless given.
+        judge: who judges style and content: the embedded VGG-19 with average pooling unless given. The option `encoder`
+            is that of the render, and so of the reference.
         paint: makes the reference frames in place of the stylizer that the options describe.
         true_flow, network_every: as in `score_rows`.
         progress: called after every frame with the number done and the number of all.
@@ -260,13 +261,13 @@ def score_video(
     """
     plan = _plan(input, output, style, options)
     with computing(plan.machine):
-        judge = _judge(plan, encoder)
+        judged_by = _judge(plan, judge)
         pairs = sample_pairs(plan.shots, reference)
         if pairs and paint is None:
             paint = independent_painter(make_stylizer(plan), plan.machine.device, plan.curves)
         samples = _samples(plan, {t - back for t in pairs for back in (0, 1)}, paint)
         rows = []
-        for row in score_rows(samples, judge, true_flow=true_flow, network_every=network_every):
+        for row in score_rows(samples, judged_by, true_flow=true_flow, network_every=network_every):
             rows.append(row)
             if progress is not None:
                 progress(len(rows), plan.frames)

@@ -158,17 +158,17 @@ class Soundtrack:
         self.heard, self.source, self.on_step = heard, source, on_step
         template: Any = sound_stream(source, heard.song.path)
         holds, name, path = HOLDS[suffix], codec_of(template), heard.song.path
-        held = holds.sound is None or name in holds.sound
+        refused = holds.refused_sound(template)
         lossless = name in LOSSLESS or name.startswith("pcm_")
-        self.copies = held and heard.song.can_be_copied(heard.seconds, heard.frame)
+        self.copies = refused is None and heard.song.can_be_copied(heard.seconds, heard.frame)
         if self.copies:
             self.stream: Any = output.add_stream_from_template(template, opaque=True)
             describe(self.stream, template)
             return
-        encoder = name if held and lossless and can_encode(name) else holds.sound_encoder
+        encoder = name if refused is None and lossless and can_encode(name) else holds.sound_encoder
         if not (lossless and encoder in (name, "flac", "alac")):
             ends = "begin" if heard.song.begin else "end"
-            why = f"{suffix} does not hold {name}" if not held else f"it has to {ends} elsewhere than its packets do"
+            why = f"{suffix} does not hold {refused}" if refused else f"it has to {ends} elsewhere than its packets do"
             log.warning("%s becomes %s: %s", path, encoder, why)
         self._add_encoded(output, template, encoder)
 

@@ -29,7 +29,10 @@ STALE_METADATA = (
 
 @dataclass(frozen=True)
 class Holds:
-    """What a container plays: codec names (None: whatever the muxer takes), and what the rest is made over to."""
+    """What a container plays: codec names (None: whatever the muxer takes), and what the rest is transcoded to.
+
+    mp3_from: the lowest rate of MP3 in Hz; those of MPEG-2.5 have no place in the standard of mp4.
+    """
 
     sound: frozenset[str] | None
     subtitles: frozenset[str]
@@ -37,10 +40,18 @@ class Holds:
     text_encoder: str
     covers: bool = False
     attachments: bool = False
+    mp3_from: int = 0
+
+    def refused_sound(self, stream: Any) -> str | None:
+        """What it is of the sound of a stream that the container does not hold, in words; None where it holds it."""
+        name, rate = codec_of(stream), stream.codec_context.sample_rate
+        if self.sound is not None and name not in self.sound:
+            return name
+        return f"{name} of {rate / 1000:g} kHz" if name == "mp3" and rate < self.mp3_from else None
 
 
 _MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
-_MP4 = Holds(_MP4_SOUND, frozenset({"mov_text"}), "aac", "mov_text", covers=True)
+_MP4 = Holds(_MP4_SOUND, frozenset({"mov_text"}), "aac", "mov_text", covers=True, mp3_from=16_000)
 _MKV_TEXT = frozenset({"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle"})
 HOLDS = {
     ".mp4": _MP4,
@@ -84,9 +95,10 @@ def _treat(stream: Any, holds: Holds, suffix: str) -> Treatment:
     if kind == "audio" and not is_known(stream.codec_context):
         return Treatment(stream.index, kind, "drop", note="its rate, channels or samples cannot be told")
     if kind == "audio":
-        if holds.sound is None or name in holds.sound:
+        refused = holds.refused_sound(stream)
+        if refused is None:
             return Treatment(stream.index, kind, "copy")
-        note = f"{suffix} does not hold {name}; it becomes {holds.sound_encoder}{_advice(suffix)}"
+        note = f"{suffix} does not hold {refused}; it becomes {holds.sound_encoder}{_advice(suffix)}"
         return Treatment(stream.index, kind, "encode", holds.sound_encoder, note)
     if kind == "subtitle" and stream.codec_context is not None:
         return _treat_subtitle(stream, name, holds, suffix)

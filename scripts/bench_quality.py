@@ -212,7 +212,7 @@ def measure_true(job: Job) -> dict[str, Any]:
 
 def measure_again(job: Job, judge: Encoder) -> dict[str, Any]:
     """The score by the second judge."""
-    return score_job(job, encoder=judge).to_json()
+    return score_job(job, judge=judge).to_json()
 
 
 def score_job(job: Job, **how: Any) -> Score:

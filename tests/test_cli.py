@@ -275,6 +275,15 @@ def test_score_prints_coherence_and_style_together(painted, capsys):
     assert "style distance" in text
 
 
+def test_score_takes_the_encoder_of_the_render_and_judges_by_vgg19(painted, capsys):
+    found = []
+    for encoder in ("slim", "vgg19"):
+        capsys.readouterr()
+        assert main(["score", "in.mp4", "out.mp4", "--style", "style.png", "--encoder", encoder, "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["style"])
+    assert found[0] == found[1]
+
+
 def test_score_as_json_csv_and_plot(painted, capsys, drawn):
     capsys.readouterr()
     words = ["score", "in.mp4", "out.mp4", "--style", "style.png", "--json", "--csv", "s.csv", "--plot", "s.png"]

@@ -81,3 +81,10 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_only_the_child_that_looks_for_cuts_needs_their_detector():
     assert "scenedetect" not in loaded_after("import nst_video.plan, nst_video.render")
+
+
+def test_all_that_is_public_is_there_by_a_star_import():
+    names = {}
+    exec("from nst_video import *", names)
+    assert names["stylize"] is nst_video.stylize
+    assert set(names) - {"__builtins__"} == set(nst_video.__all__)

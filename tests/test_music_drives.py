@@ -233,10 +233,18 @@ def test_more_layers_than_notes_share_them():
     assert list(np.nonzero(weights[:, 10])[0]) == [1, 13]
 
 
-def test_without_notes_the_layers_are_equal_and_one_layer_is_left_alone():
+def test_without_notes_the_layers_are_equal_and_one_layer_cannot_be_mixed():
     found = settled("layer=chroma", music(), layers=3)
     assert {value for values in found.values() for value in values} == {1.0}
-    assert settled("layer=chroma", note(0), layers=1) == {}
+    with pytest.raises(UsageError, match="--drive layer=chroma mixes layers, and there is one; give --layers"):
+        settled("layer=chroma", note(0), layers=1)
+
+
+def test_one_layer_cannot_be_faded_and_a_painting_has_no_layers_to_mix():
+    with pytest.raises(UsageError, match="--layer-fade mixes layers, and there is one"):
+        settle_curves({"dream": DreamOptions(layer_fade=0.5)}, frames())
+    with pytest.raises(UsageError, match="'layer' is nothing that can be driven; there are strength"):
+        settle_curves({"look": LookOptions()}, frames(), note(0), parse_drives(("layer=chroma",)))
 
 
 def test_another_feature_fades_from_the_first_layer_to_the_last():

@@ -61,6 +61,21 @@ def test_packets_are_copied_where_they_can_be(clip, tmp_path, music, target):
     assert made == source[: len(made)]
 
 
+@pytest.mark.parametrize(("target", "codec"), [("out.mp4", "aac"), ("out.mov", "mp3"), ("out.mkv", "mp3")])
+def test_mp3_of_few_samples_is_transcoded_for_mp4(clip, tmp_path, caplog, target, codec):
+    path = tmp_path / "voice.mp3"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mp3", rate=8000, layout="mono")
+        tone = np.sin(np.arange(4 * 8000) * 0.3).astype(np.float32)[None]
+        frame = av.AudioFrame.from_ndarray(0.5 * tone, format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux([*stream.encode(frame), *stream.encode()])
+    write(clip, tmp_path / target, survey_song(str(path), "stop", DAY))
+    with av.open(str(tmp_path / target)) as container:
+        assert container.streams.audio[0].codec_context.codec.canonical_name == codec
+    assert ("does not hold mp3 of 8 kHz" in caplog.text) == (codec == "aac")
+
+
 @pytest.mark.parametrize("target", ["out.mp4", "out.mkv"])
 def test_lossless_music_ends_with_the_pictures_to_the_sample(clip, tmp_path, target, caplog):
     path = click_track(tmp_path / "song.flac", 4, TIMES)
