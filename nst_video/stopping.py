@@ -48,7 +48,7 @@ class Stopper:
         self._patience = _PATIENCE
         self.asked = False
         self.signal: int | None = None  # the one by which it was asked
-        self.kept = "no output was written"  # what is left of a render that was stopped at once
+        self.kept = "no output was written"  # what is left where everything was stopped at once
 
     @contextmanager
     def heeding(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from media import make_video, picture
 from nst_video import __version__, plots, reports
 from nst_video.arguments import given_options, parse_style
 from nst_video.cli import main
-from nst_video.commands import paint, score
+from nst_video.commands import live, paint, score
 from nst_video.fields import flag_name
 from nst_video.job import LEDGER
 from nst_video.kinds import Curve
@@ -25,6 +25,7 @@ from nst_video.presets import DREAM_PRESETS
 from nst_video.render import FrameReport, Progress
 from nst_video.reports import writing_trace
 from nst_video.settings import DREAM, PAINT
+from nst_video.stopping import Stopper, Terminated
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 FAST = ("--size", "64", "--first-iterations", "8", "--iterations", "2")
@@ -391,6 +392,18 @@ def test_a_second_signal_stops_at_once(files, name):
     assert rest.splitlines()[-1].startswith("nst-video: error: ")
     assert "Traceback" not in rest
     assert set(files.iterdir()) == before  # nothing was finished that could be gone on with
+
+
+def test_a_live_session_that_is_stopped_at_once_says_what_is_left(files, monkeypatch):
+    def twice(*args, **options):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("nst_video.live.start.run_live", twice)
+    stopper = Stopper(lambda line: None)
+    with stopper.heeding(), pytest.raises(Terminated):
+        live.run(["style.png"], stopper)
+    assert stopper.kept == "a recording that was not complete yet is left as NAME.unfinished.mkv"
 
 
 def test_a_signal_before_the_render_stops_at_once(files, capsys, monkeypatch):

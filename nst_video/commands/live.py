@@ -70,6 +70,7 @@ def run(words: Sequence[str], stopper: Stopper, make_painter: "MakePainter" = en
 
     from nst_video.live.start import run_live
 
+    stopper.kept = "a recording that was not complete yet is left as NAME.unfinished.mkv"
     with stopper.patience("ending in good order; a second signal stops at once") as asked:
         how = run_live(
             args.styles,
