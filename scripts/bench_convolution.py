@@ -42,7 +42,7 @@ def main() -> None:
 @torch.no_grad()
 def layers_with_inputs(encoder: str, image: Tensor) -> list[tuple[FrozenConvolution, Tensor]]:
     """Every convolution after the first, and what it sees of a picture."""
-    network, found = load_encoder(encoder).network, []
+    network, found = load_encoder(encoder), []
 
     def note(layer: FrozenConvolution, inputs: tuple[Tensor]) -> None:
         found.append((layer, inputs[0]))
