@@ -35,8 +35,8 @@ def suits(weight: Tensor) -> bool:
 
 
 def products_are_quick() -> bool:
-    """Whether this CPU multiplies matrices as quickly as torch's own convolutions multiply: MKL, which does the former,
-    has no kernels for AMD's processors, while oneDNN, which does the latter, has them for all.
+    """Whether this CPU multiplies matrices as quickly as torch's own convolutions multiply. MKL, which does the former,
+    is Intel's; on an AMD processor it lost to oneDNN, which does the latter (`scripts/bench_convolution.py`).
     """
     return not (torch.backends.mkl.is_available() and "AMD" in cpu_name())
 
