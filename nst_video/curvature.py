@@ -19,11 +19,11 @@ _CHUNKS = 256  # of the pixels, that a GPU multiplies at once
 
 
 def stored_as(device: torch.device | str) -> torch.dtype:
-    """Of what type pairs are on a device.
+    """The type in which curvature pairs are kept on a device.
 
-    On a GPU to read them is what an update takes, so they are rounded to bfloat16. All products are of what is stored,
-    so the rounding is noise in the model of the curvature and nothing else: image, loss and gradient stay as they are.
-    To a CPU, which has to convert them first, it would cost more than it saves.
+    On a GPU an update takes as long as it takes to read them, so there they are rounded to bfloat16. All products are
+    of what is stored, so the rounding is noise in the model of the curvature and nothing else: image, loss and gradient
+    stay as they are. To a CPU, which has to convert them first, it would cost more than it saves.
     """
     return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
 

@@ -233,7 +233,7 @@ class Graphs:
         those of iterations take their place, would be slower.
         """
         while key not in self._captured and kind not in self._impossible:
-            failure = self._failure_to_keep(key, record)
+            failure = self._try_to_keep(key, record)
             if failure is None:
                 break
             others = bool(self._captured)
@@ -252,9 +252,9 @@ class Graphs:
         found: Kept = self._captured[key]  # type: ignore[assignment]
         return found
 
-    def _failure_to_keep(self, key: Hashable, record: Callable[[], "_Captured | _Function"]) -> "_Failure | None":
-        """Record a graph and keep it; None, or why that was not possible, in words only: the exception would hold on to
-        everything that was computed, while memory is what lacks.
+    def _try_to_keep(self, key: Hashable, record: Callable[[], "_Captured | _Function"]) -> "_Failure | None":
+        """Record a graph and keep it. None, or why that failed; not the exception itself, which would hold on to all
+        that was computed while memory is what lacks.
         """
         try:
             with _recording:

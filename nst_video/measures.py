@@ -210,7 +210,7 @@ class Score:
 
 
 def _told(text: str, value: float) -> list[str]:
-    """The text, unless the value that it is about was not taken."""
+    """The text, unless the value that it is about was not taken, or is a ratio to nothing."""
     return [text] if math.isfinite(value) else []
 
 

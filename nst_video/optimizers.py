@@ -44,9 +44,9 @@ class Minimum:
     accepted: Tensor  # bool (evaluations, L)
     curvature: Curvature | None
 
-    def reading(self) -> Callable[[], "Minimum"]:
-        """Begins to take loss, record and accepted to the host in one transfer. What it gives waits for that, and gives
-        the same minimum with these on the host.
+    def begin_read(self) -> Callable[[], "Minimum"]:
+        """Begin to take loss, record and accepted to the host, in one transfer. The function that is returned waits for
+        that transfer only, and returns the same minimum with these on the host.
         """
         rows = [*self.record.values(), self.accepted.to(self.loss.dtype), self.loss.expand(self.accepted.shape)]
         download = Download(torch.stack(rows))
@@ -142,11 +142,6 @@ class _Solver(ABC):
     def iterate(self) -> None:
         """One evaluation of the loss, kept in the record."""
         self.rows.append(self.advance())
-
-    @property
-    def accepted(self) -> list[Tensor]:
-        """For each evaluation, bool (L,): where it was kept."""
-        return [row["accepted"] for row in self.rows]
 
     def result(self) -> Minimum:
         """The best image, and the record so far."""

@@ -216,12 +216,12 @@ class Stylizer:
             history=self.effort.history,
         )
         found = search(start, curvature=curvature, consume=True, first_step=_FIRST_STEP)
-        read = found.reading()
+        read = found.begin_read()
         result, found = then(found), read()
         if bool(found.loss.isfinite().all()):
             return found, result
-        again = search(content, first_step=_CAREFUL * _FIRST_STEP).reading()()
-        found = found.with_lanes(~found.loss.isfinite(), again)
+        read = search(content, first_step=_CAREFUL * _FIRST_STEP).begin_read()
+        found = found.with_lanes(~found.loss.isfinite(), read())
         if not bool(found.loss.isfinite().all()):
             raise NstVideoError(f"the loss is not finite: {_terms(found)}; try smaller weights or --precision fp32")
         return found, then(found)

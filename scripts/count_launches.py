@@ -66,7 +66,7 @@ PARTS: list[tuple[Any, str, str]] = [
     (objective.Weights, "on", "weights"),
     (stylizer, "_moved", "curvature pairs, moved"),
     (graphs.Graphs, "minimise", "minimisation: in and out of the graph, replays"),
-    (optimizers.Minimum, "reading", "report"),
+    (optimizers.Minimum, "begin_read", "report"),
     (Stylizer, "_remember", "state for the next frame"),
     (painting, "_drift", "drift"),
     (painting, "_read", "picture to the host"),

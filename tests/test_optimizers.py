@@ -365,7 +365,7 @@ def test_the_pairs_gathered_on_the_way_give_the_direction_of_the_two_loop_recurs
         s, y = images[trial] - images[at], gradients[trial] - gradients[at]
         if s @ y > 1e-4 * np.linalg.norm(s) * np.linalg.norm(y):
             pairs.append((s, y))
-        at = trial if bool(solver.accepted[trial]) else at
+        at = trial if bool(solver.rows[trial]["accepted"]) else at
     assert pairs
     expected = two_loop(rounded(pairs, dtype)[-7:], gradients[at])
     assert relative_gap(direction(solver)[0].numpy(), expected) < 2e-2

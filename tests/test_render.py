@@ -490,9 +490,10 @@ def test_a_frame_does_not_wait_for_ever_nor_for_what_is_no_lack_of_memory(monkey
 class _Stream:
     """Stands in for a stream of a GPU: how many threads have been on it at once."""
 
-    inside, most = 0, 0
+    entered, inside, most = 0, 0, 0
 
     def __enter__(self):
+        _Stream.entered += 1
         _Stream.inside += 1
         _Stream.most = max(_Stream.most, _Stream.inside)
         time.sleep(0.01)
@@ -514,4 +515,4 @@ def test_beside_a_gpu_one_thread_at_a_time_brings_a_frame(plan, monkeypatch):
     monkeypatch.setattr(Flows, "motion", lambda self, device, call: Motion.none(1, *self.current.shape[:2]))
     with feed, feed.frames(0, Standing()) as frames:
         assert len(list(frames)) == plan.frames
-    assert _Stream.most == 1
+    assert (_Stream.entered, _Stream.most) == (plan.frames, 1)
