@@ -15,7 +15,8 @@ LEAST_CURVATURE = 1e-4  # s.y below this times |s||y| is noise: such a pair woul
 # Numbers of rounded pairs that are converted at a time, by whether it is a GPU: few enough for the cache of a CPU, and
 # for the memory of a GPU.
 _CONVERTED = {False: 1 << 20, True: 1 << 24}
-_CHUNKS = 256  # of the pixels, that a GPU multiplies at once
+# Of the pixels, that are multiplied at once, by whether it is a GPU.
+_CHUNKS = {False: 64, True: 256}
 
 
 def stored_as(device: torch.device | str) -> torch.dtype:
@@ -141,16 +142,18 @@ def products_of(probes: Tensor, pairs: Tensor) -> Tensor:
 def _multiplied(probes: Tensor, pairs: Tensor) -> Tensor:
     """As `products_of`, of float32.
 
-    Libraries for GPUs give a product of so few and so long rows to a few processors; in chunks all have work.
+    Libraries give a product of so few and so long rows to one thread of a CPU, and to a few processors of a GPU; in
+    chunks all have work, and sums are rounded less.
     """
-    chunk = pairs.shape[2] // _CHUNKS // 4 * 4
-    if not pairs.is_cuda or chunk == 0:
+    chunks = _CHUNKS[pairs.is_cuda]
+    chunk = pairs.shape[2] // chunks // 4 * 4
+    if chunk == 0:
         return probes @ pairs.mT
-    whole = chunk * _CHUNKS
+    whole = chunk * chunks
     found = [
         torch.bmm(
-            probe[:, :whole].unflatten(1, (_CHUNKS, chunk)).transpose(0, 1),
-            pair[:, :whole].unflatten(1, (_CHUNKS, chunk)).permute(1, 2, 0),
+            probe[:, :whole].unflatten(1, (chunks, chunk)).transpose(0, 1),
+            pair[:, :whole].unflatten(1, (chunks, chunk)).permute(1, 2, 0),
         ).sum(0)
         for probe, pair in zip(probes, pairs, strict=True)
     ]

@@ -16,9 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst_video import winograd
+from nst_video.products import product
 from nst_video.winograd import WinogradKernel
 
 _NARROW = 4  # channels of a picture at most
+_TAPS = 9
+_AT_A_TIME = 4 << 20  # bytes of products that are added up at a time, to stay in a cache
 
 
 class _ReplicateFunction(torch.autograd.Function):
@@ -103,35 +106,36 @@ class NarrowKernel:
     """A 3x3 convolution to few channels: the products of every place, added up where they belong. Libraries compute as
     many channels as a register holds, of which most would be thrown away.
 
-    weights: of each row of the kernel, (3 C', C), those of one column after the other.
+    weights: (9 C', C), those of one tap after the other.
     """
 
-    weights: tuple[Tensor, Tensor, Tensor]
+    weights: Tensor
 
     @staticmethod
     def of(weight: Tensor) -> "NarrowKernel":
         """weight: (C', C, 3, 3)."""
-        top, middle, bottom = (row.permute(2, 0, 1).flatten(0, 1).contiguous() for row in weight.unbind(2))
-        return NarrowKernel((top, middle, bottom))
+        return NarrowKernel(weight.permute(2, 3, 0, 1).flatten(0, 2).contiguous())
 
     def __call__(self, x: Tensor, *, margin: int) -> Tensor:
         """(B, C, H, W) -> (B, C', H + 2·margin - 2, W + 2·margin - 2), channels first, with a border of so many zeros
         laid on.
         """
         count, _, height, width = x.shape
-        outputs = len(self.weights[0]) // 3
-        # Rows first, as a product of matrices each, since rows lie one after the other; then columns.
-        sums = x.new_empty((count, 3 * outputs, (height + 2) * width))
-        sums[:, :, : 2 * width] = 0
-        for down, weight in enumerate(self.weights):
-            first, own = (2 - down) * width, 0 if down == 0 else 1  # the first one is written over nothing
-            part = sums[:, :, first : first + height * width]
-            part.baddbmm_(weight.expand(count, -1, -1), x.flatten(2), beta=own)
-        found = x.new_zeros((count, outputs, height + 2, width + 2))
-        for across, columns in enumerate(sums.view(count, 3, outputs, height + 2, width).unbind(1)):
-            found[..., 2 - across : 2 - across + width].add_(columns)
+        found = x.new_zeros((count, len(self.weights) // _TAPS, height + 2, width + 2))
+        rows = max(1, _AT_A_TIME // (width * len(self.weights) * x.element_size()))
+        for first in range(0, height, rows):
+            self._add(found[:, :, first:], x[:, :, first : first + rows])
         cut = 2 - margin
         return found[:, :, cut : height + 2 - cut, cut : width + 2 - cut]
+
+    def _add(self, found: Tensor, x: Tensor) -> None:
+        """What rows `x` (B, C, h, W) give of `found` (B, C', h + 2 or more, W + 2), which begins a row above them."""
+        height, width = x.shape[2:]
+        for into, one in zip(found, x, strict=True):
+            taps = product(self.weights, one.flatten(1)).view(3, 3, -1, height, width)
+            for down, row in enumerate(taps):
+                for across, values in enumerate(row):
+                    into[:, 2 - down : 2 - down + height, 2 - across : 2 - across + width].add_(values)
 
 
 class PictureKernel:

@@ -15,6 +15,7 @@ from torch import Tensor
 from nst_video.encoders import Vgg
 from nst_video.frozen import Back, FrozenConvolution, fold
 from nst_video.padded import Seen
+from nst_video.products import batched_product, plus_product
 
 _POOLED = 4  # pixels in an average
 
@@ -56,7 +57,7 @@ class InplaceVgg:
             seen.sizes[layer.position] = (y.shape[2], y.shape[3])
             if layer.position in self.sums:
                 flat = y.flatten(2).float()
-                seen.sums[layer.position] = flat @ flat.mT
+                seen.sums[layer.position] = batched_product(flat, flat.mT)
             if layer.position in self.asked:
                 seen.buffers[layer.position] = y
             x = y.to(self.dtype)
@@ -102,12 +103,8 @@ def _joined(y: Tensor, g: Tensor | None, slope: Tensor | None, own: Tensor | Non
         g = g.to(y.dtype)
     if slope is not None:
         flat, slope = _flat(y), slope.to(y.dtype)
-        if g is None:
-            g = _unflattened(flat @ slope, y)
-        elif _in_one_piece(g):
-            _flat(g).baddbmm_(flat, slope)
-        else:
-            g = _unflattened(torch.baddbmm(_flat(g), flat, slope), y)
+        found = batched_product(flat, slope) if g is None else plus_product(_flat(g), flat, slope)
+        g = _unflattened(found, y)
     if own is not None:
         g = own.to(y.dtype) if g is None else g.add_(own)
     assert g is not None

@@ -17,28 +17,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nst_video import products
 from nst_video.layers import WIDE
-from nst_video.machine import cpu_name
 
 _TAPS, _OUT, _IN = 3, 4, 6  # of the kernel, of a patch of outputs, of the inputs it depends on; along one side
 _ROOT = math.sqrt(0.5)
 _POINTS = (0.0, _ROOT, -_ROOT, 1 / _ROOT, -1 / _ROOT)  # and infinity
 _RECIPROCAL = (5, 3, 4, 1, 2, 0)  # the place of 1/p in (*_POINTS, infinity)
-_FEWEST = 2000  # patches times channels, a and b on the two sides counted as a b / (a + b)
-_AT_A_TIME = 8 << 20  # bytes that are transformed at a time, to stay in a cache
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """How large pieces have to be to pay for their transforms (scripts/bench_convolution.py).
+
+    fewest: patches times channels, a and b on the two sides counted as a b / (a + b). at_a_time: bytes that are
+    transformed at a time, to stay in a cache.
+    """
+
+    fewest: int
+    at_a_time: int
+
+
+# oneDNN multiplies more quickly, but one matrix at a time, whose numbers it brings into another order first.
+_BY_MKL = _Pieces(fewest=2_000, at_a_time=8 << 20)
+_BY_ONEDNN = _Pieces(fewest=10_000, at_a_time=16 << 20)
 
 
 def suits(weight: Tensor) -> bool:
     """Whether a convolution (C', C, 3, 3) is quicker this way for pictures that are large enough."""
     wide = weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape[:2]) >= WIDE
-    return wide and products_are_quick()
-
-
-def products_are_quick() -> bool:
-    """Whether this CPU multiplies matrices as quickly as torch's own convolutions multiply. MKL, which does the former,
-    is Intel's; on an AMD processor it lost to oneDNN, which does the latter (`scripts/bench_convolution.py`).
-    """
-    return not (torch.backends.mkl.is_available() and "AMD" in cpu_name())
+    return wide and products.are_quick()
 
 
 def pays(outputs: int, channels: int, x: Tensor, margin: int) -> bool:
@@ -47,7 +55,11 @@ def pays(outputs: int, channels: int, x: Tensor, margin: int) -> bool:
     not change how it is computed.
     """
     rows, columns = (-(-(side + 2 * margin - 2) // _OUT) for side in x.shape[2:])
-    return rows * columns * outputs * channels >= _FEWEST * (outputs + channels)
+    return rows * columns * outputs * channels >= _pieces().fewest * (outputs + channels)
+
+
+def _pieces() -> _Pieces:
+    return _BY_MKL if products.onednn() is None else _BY_ONEDNN
 
 
 @dataclass(frozen=True)
@@ -97,11 +109,11 @@ class WinogradKernel:
         of_inputs, of_outputs = self.of_inputs.float(), self.of_outputs.float()
         outputs = outputs.permute(2, 4, 0, 1, 3, 5)
         row = patches[:, :, :, :1].numel() * max(1, outputs.shape[-1] / patches.shape[-1]) * patches.element_size()
-        step = max(1, int(_AT_A_TIME / row))
+        step = max(1, int(_pieces().at_a_time / row))
         for some, into in zip(patches.split(step, 3), outputs.split(step, 3), strict=True):
-            values = (of_inputs @ some.reshape(_IN**2, -1)).unflatten(1, (-1, some.shape[-1]))
-            products = torch.bmm(values, self.values).flatten(1)
-            found = (of_outputs @ products).view(into.shape)
+            values = products.product(of_inputs, some.reshape(_IN**2, -1)).unflatten(1, (-1, some.shape[-1]))
+            found = products.batched_product(values, self.values).flatten(1)
+            found = products.product(of_outputs, found).view(into.shape)
             into.copy_(found) if bias is None else torch.add(found, bias, out=into)
 
 

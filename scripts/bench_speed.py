@@ -54,6 +54,7 @@ from nst_video.machine import device_name, devices
 from nst_video.optimizers import LBFGS
 from nst_video.pictures import read_picture
 from nst_video.process import keep_memory
+from nst_video.products import product
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 SIZES = {"cpu": ["256x256", "512x288"], "cuda": ["256x256", "512x288", "512x512", "1280x720", "1920x1080"]}
@@ -140,7 +141,7 @@ def measure_device(device: str, clock: Callable[[], float]) -> Device:
     rates = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-        rates[name] = side**3 / best(partial(torch.mm, a, b), device, clock)
+        rates[name] = side**3 / best(partial(product, a, b), device, clock)
     source = torch.rand(numbers, device=device)
     target = torch.empty_like(source)
     return Device(device, rates, 8 * numbers / best(partial(target.copy_, source), device, clock))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from tiny import relative_error
 
-from nst_video import winograd
+from nst_video import products, winograd
 from nst_video.frozen import EitherKernel, FrozenConvolution, NarrowKernel, PictureKernel, PlainKernel
 from nst_video.winograd import WinogradKernel
 
@@ -88,22 +88,14 @@ def test_rounding_is_magnified_half_as_much_as_by_integers(monkeypatch):
 def test_in_small_pieces_it_is_the_same(monkeypatch):
     x, bias, kernel = random(2, 5, 30, 14), random(6), WinogradKernel.of(weights().float())
     whole = kernel(x, bias, margin=1)
-    monkeypatch.setattr(winograd, "_AT_A_TIME", 1)  # a row of patches at a time
+    in_rows = winograd._Pieces(fewest=1, at_a_time=1)  # a row of patches at a time
+    monkeypatch.setattr(winograd, "_pieces", lambda: in_rows)
     torch.testing.assert_close(kernel(x, bias, margin=1), whole, rtol=0, atol=5e-6)
 
 
-@pytest.mark.parametrize(
-    ("processor", "mkl", "wide"),
-    [
-        ("Intel Xeon", True, EitherKernel),
-        ("AMD EPYC", False, EitherKernel),
-        ("AMD EPYC", True, PlainKernel),
-        ("", True, EitherKernel),
-    ],
-)
-def test_wide_layers_in_float32_are_computed_this_way_where_products_are_quick(monkeypatch, processor, mkl, wide):
-    monkeypatch.setattr(winograd, "cpu_name", lambda: processor)
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
+@pytest.mark.parametrize(("quick", "wide"), [(True, EitherKernel), (False, PlainKernel)])
+def test_wide_layers_in_float32_are_computed_this_way_where_products_are_quick(monkeypatch, quick, wide):
+    monkeypatch.setattr(products, "are_quick", lambda: quick)
 
     def kind(out, channels, dtype=torch.float32):
         return type(FrozenConvolution(channels, out, replicated=True).to(dtype).kernel)
@@ -112,17 +104,19 @@ def test_wide_layers_in_float32_are_computed_this_way_where_products_are_quick(m
     assert {kind(*WIDE, torch.bfloat16), kind(160, 64), kind(64, 160)} == {PlainKernel}
 
 
-def test_few_places_are_computed_as_torch_does_alone_or_in_a_batch(monkeypatch):
+@pytest.mark.parametrize(("by_onednn", "few", "many"), [(False, 16, 28), (True, 40, 56)])
+def test_few_places_are_computed_as_torch_does_alone_or_in_a_batch(monkeypatch, by_onednn, few, many):
+    monkeypatch.setattr(products, "onednn", lambda: torch.mm if by_onednn else None)
     kernel, used = EitherKernel.of(random(*WIDE, 3, 3)), []
     monkeypatch.setattr(PlainKernel, "__call__", lambda *_, **__: used.append("plain"))
     monkeypatch.setattr(WinogradKernel, "__call__", lambda *_, **__: used.append("fewer"))
-    for lanes, side in ((1, 16), (4, 16), (1, 28)):
+    for lanes, side in ((1, few), (4, few), (1, many)):
         kernel(random(lanes, WIDE[1], side, side), margin=1)
         kernel.turned()(random(lanes, WIDE[0], side, side), margin=1)
     assert used == ["plain"] * 4 + ["fewer"] * 2
 
 
-@pytest.mark.parametrize(("side", "made", "not_made"), [(8, "plain", "fewer"), (40, "fewer", "plain")])
+@pytest.mark.parametrize(("side", "made", "not_made"), [(8, "plain", "fewer"), (64, "fewer", "plain")])
 def test_only_the_way_that_is_taken_is_made(side, made, not_made):
     kernel = EitherKernel.of(random(*WIDE, 3, 3)).turned()
     kernel(random(1, WIDE[0], side, side), margin=1)
