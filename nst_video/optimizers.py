@@ -248,10 +248,11 @@ class LBFGS(_Solver):
         curved = dot(step, change) > LEAST_CURVATURE * length_of(step) * length_of(change)
         store = curved & finite
         self.slot.copy_(memory.head)
-        rows = torch.stack([self.slot, self.slot + m], dim=1)
-        before = memory.pairs[self.lanes[:, None], rows]
+        first = 2 * m * self.lanes + self.slot
+        rows, pairs = torch.stack([first, first + m], dim=1).flatten(), memory.pairs.flatten(0, 1)
+        before = pairs.index_select(0, rows).view(newest.shape)
         torch.where(store[:, None, None], newest, before, out=newest)
-        memory.pairs[self.lanes[:, None], rows] = newest.to(memory.pairs.dtype)
+        pairs.index_copy_(0, rows, newest.flatten(0, 1).to(pairs.dtype))
         memory.filled[self.lanes, self.slot] |= store
         torch.where(store, (self.slot + 1) % m, self.slot, out=memory.head)
 
