@@ -15,6 +15,7 @@ from nst_video.machine import cpu_name
 _Linear = Callable[[Tensor, Tensor, Tensor | None, str, list[float], str], Tensor]
 
 _FEW = 1 << 14  # numbers in a result, up to which MKL is the quicker one: it shares long sums between threads
+_AT_A_TIME = 16 << 20  # bytes of a result that are added to something at a time, so that little more is held
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -33,7 +34,12 @@ def batched_product(a: Tensor, b: Tensor) -> Tensor:
 
 def plus_product(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """(B, M, N), (B, M, K), (B, K, N) -> c + a b, written over `c`."""
-    return c.baddbmm_(a, b) if _linear_for(a) is None else c.add_(batched_product(a, b))
+    if _linear_for(a) is None:
+        return c.baddbmm_(a, b)
+    rows = max(1, _AT_A_TIME // (c.shape[2] * c.element_size()))
+    for some, by in zip(c.split(rows, 1), a.split(rows, 1), strict=True):
+        some.add_(batched_product(by, b))
+    return c
 
 
 def are_quick() -> bool:

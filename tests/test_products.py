@@ -45,6 +45,12 @@ def test_so_it_is_of_a_batch(processor, count):
     assert relative_error(got, wanted + random(count, 150, 170, seed=2).double()) < 1e-6
 
 
+def test_what_is_added_may_come_in_parts(processor, monkeypatch):
+    monkeypatch.setattr(products, "_AT_A_TIME", 1 << 16)
+    a, b, c = random(2, 500, 40), random(2, 40, 170, seed=1), random(2, 500, 170, seed=2)
+    assert relative_error(plus_product(c.clone(), a, b), c.double() + a.double() @ b.double()) < 1e-6
+
+
 def test_sums_of_outer_products_are_symmetric_enough(processor):
     flat = random(2, 260, 5000)
     found = batched_product(flat, flat.mT)
