@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nst_video.schedules import Clock
 
 EXTRA = "plots"  # that brings matplotlib
+PLOT_SUFFIXES = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
 _COLUMNS = 2400  # of a waveform
 MOST_NAMED = 10  # more curves than this are told apart by a colour scale, not by a legend
 
@@ -46,17 +47,30 @@ def can_plot() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
+def plot_format(path: str | Path) -> str:
+    """The format that the suffix of `path` chooses, as matplotlib calls it; UsageError for one that is no plot's.
+
+    >>> plot_format("curves.svg")
+    'svg'
+    """
+    suffix = Path(path).suffix
+    if suffix.lower() not in PLOT_SUFFIXES:
+        raise UsageError(f"{path}: cannot draw a plot with the suffix {suffix!r}; use {', '.join(PLOT_SUFFIXES)}")
+    return suffix.lower().removeprefix(".")
+
+
 def plot_score(rows: Sequence[Row], path: str | Path) -> None:
-    """Draw the measures of a score over the frames into a PNG: coherence beside style, content and change below.
+    """Draw the measures of a score over the frames: coherence beside style, content and change below. As all plots, in
+    the format that the suffix of `path` chooses.
 
     `rows`: one mapping per frame with the columns of the score's CSV; None or NaN = not measured. ResourceError when
-    matplotlib is missing or the file cannot be written, UsageError when there is no row.
+    matplotlib is missing or the file cannot be written, UsageError when there is no row, or for another suffix.
     """
     _save(score_figure(rows), path)
 
 
 def plot_trace(curves: Mapping[str, Sequence[float]], path: str | Path, *, title: str = "loss per evaluation") -> None:
-    """Draw named losses, one value per evaluation each, on a logarithmic scale into a PNG.
+    """Draw named losses, one value per evaluation each, on a logarithmic scale.
 
     A curve is the trace of one frame, or of one optimiser where several are compared. Up to ten curves are named in a
     legend; more are coloured from first to last. ResourceError when matplotlib is missing or the file cannot be
@@ -66,7 +80,7 @@ def plot_trace(curves: Mapping[str, Sequence[float]], path: str | Path, *, title
 
 
 def plot_music(music: "Music | None", curves: Mapping[str, Sequence[float]], clock: "Clock", path: str | Path) -> None:
-    """Draw what will change over the time of a video into a PNG: the waveform with the beats, and a panel below it for
+    """Draw what will change over the time of a video: the waveform with the beats, and a panel below it for
     every option that is a schedule or is driven; the weights of layers share one.
 
     `music`, `curves` and `clock` are those of `music.conduct.Conducted`. ResourceError when matplotlib is missing or
@@ -198,7 +212,8 @@ def _number(value: float | None) -> float:
 
 
 def _save(figure: "Figure", path: str | Path) -> None:
+    kind = plot_format(path)
     try:
-        figure.savefig(path, format="png")
+        figure.savefig(path, format=kind)
     except OSError as error:
         raise ResourceError(f"cannot write the plot {path}: {error.strerror or error}") from error

@@ -16,7 +16,7 @@ from nst_video.errors import ResourceError, UsageError, missing_package
 from nst_video.files import write_whole
 from nst_video.painted import row_of
 from nst_video.pictures import contact_sheet, write_picture
-from nst_video.plots import EXTRA, can_plot, plot_trace
+from nst_video.plots import EXTRA, can_plot, plot_format, plot_trace
 from nst_video.sequences import is_numbered
 
 if TYPE_CHECKING:
@@ -44,19 +44,25 @@ def check_reports(
     *,
     output: str,
     overwrite: bool = False,
-    plotting: bool = False,
+    plot: Path | None = None,
+    beside: Path | None = None,
     ours: Container[str] = (),
 ) -> None:
     """Refuse, before a long render, reports that could not be written after it; None stands for one not asked for.
+    `plot`: that of the reports which was asked for as a plot; `beside`: that which is drawn beside a trace.
     `ours`: real paths of reports that an unfinished render has begun, which may be replaced.
 
-    UsageError: a report that is a folder, exists (without `overwrite`) or has the name of `output`, of one of its
-    numbered pictures or of one of the files in `taken`.
+    UsageError: a plot of no known format; a report that is a folder, exists (without `overwrite`) or has the name of `output`, of one
+    of its numbered pictures or of one of the files in `taken`.
     ResourceError: a folder that is missing or not writable, or matplotlib missing where a plot is asked for.
     """
+    if plot is not None:
+        plot_format(plot)  # an unknown suffix is refused now, not after the render
     names = {os.path.realpath(name) for name in (output, *taken)}
     for report in filter(None, reports):
         if os.path.realpath(report) in names:
+            if report == beside:
+                raise UsageError(f"{report} is the plot beside the trace, too; give the one or the other another name")
             raise UsageError(f"{report} is named twice; every file of a command needs its own name")
         names.add(os.path.realpath(report))
         if _is_picture_of(report, output):
@@ -70,7 +76,7 @@ def check_reports(
             raise UsageError(f"{report} exists; give -y to overwrite it, or another name")
         if not os.access(report.parent, os.W_OK | os.X_OK):
             raise ResourceError(f"the folder {report.parent} of {report.name} is missing or not writable")
-    if plotting and not can_plot():
+    if plot is not None and not can_plot():
         raise missing_package("a plot", "matplotlib", EXTRA)
 
 

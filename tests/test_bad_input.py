@@ -255,6 +255,15 @@ CASES = {
     "contact sheet that is no picture": Case(
         "in.mp4 style.png out.mp4 --contact-sheet sheet.pdf", USAGE, "sheet.pdf: cannot write a picture"
     ),
+    "plot of an unknown format": Case(
+        "in.mp4 style.png out.mp4 --plot p.bmp", USAGE, "p.bmp: cannot draw a plot with the suffix '.bmp'; use .png"
+    ),
+    "plot of a score of an unknown format": Case(
+        "score in.mp4 in.mp4 --style style.png --plot p", USAGE, "p: cannot draw a plot with the suffix ''; use .png"
+    ),
+    "plot of a trace is the contact sheet": Case(
+        "in.mp4 style.png out.mp4 --trace t.jsonl --contact-sheet t.png", USAGE, "t.png is the plot beside the trace"
+    ),
     "too fast for a gif": Case(
         "bad.mp4 style.png out.gif", USAGE, "a gif shows at most 50 frames/s; use --stride 2", fast
     ),

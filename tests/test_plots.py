@@ -1,4 +1,4 @@
-"""Plots: the asked curves are in the figure, the file is a PNG, what cannot be drawn is refused in one line."""
+"""Plots: the asked curves are in the figure, in the format of the suffix; what cannot be drawn is one clear line."""
 
 import math
 import subprocess
@@ -72,6 +72,19 @@ def test_plots_are_png_pictures(tmp_path):
             assert picture.width >= 600
             low, high = picture.convert("L").getextrema()
             assert (low, high) == (0, 255)
+
+
+@pytest.mark.parametrize(("name", "begins"), [("p.jpg", b"\xff\xd8"), ("p.SVG", b"<?xml"), ("p.pdf", b"%PDF")])
+def test_the_suffix_of_a_plot_chooses_its_format(tmp_path, name, begins):
+    plots.plot_trace({"frame 0": [3.0, 1.0]}, tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize("name", ["p.gif", "p"])
+def test_a_plot_of_an_unknown_format_is_refused(tmp_path, name):
+    with pytest.raises(UsageError, match=r"cannot draw a plot with the suffix '.*'; use \.png, \.jpg"):
+        plots.plot_score(ROWS, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_to_draw_is_refused(tmp_path):

@@ -34,7 +34,7 @@ def add_reports(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
         "--plot",
         metavar="FILE",
         type=parse_report("--plot"),
-        help="draw what changes under the waveform with the beats into a PNG, before rendering",
+        help="draw what changes under the waveform with the beats, as png, jpg, svg or pdf, before rendering",
     )
     report.add_argument(
         "--contact-sheet",
@@ -76,7 +76,8 @@ def render(
         (file for file, _ in named_files(args.input, shares_of(styles, settings), settings)),
         output=args.output,
         overwrite=args.overwrite,
-        plotting=bool(plot),
+        plot=plot,
+        beside=beside,
         ours=left_by(reports, args.output),
     )
     if trace and not beside:

@@ -15,7 +15,7 @@ Give --start, --end, --stride, --still, --rate and --duration as in the render: 
 --cut-threshold decides about cuts as it did there, --style-scale about the size at which the style is compared.
 --reference paints some frames on their own, as the other options of quality, look and music say. A score is taken at
 the size of OUT. Further options of a render, such as --codec, may stand there too, so that its command can be used
-again; they decide nothing here.
+again, but for its --trace and --contact-sheet; they decide nothing here.
 """
 
 # What a score does not ask for: its size is the output's, frames of --reference are each the first of a shot, and
@@ -43,7 +43,7 @@ def make_parser() -> Parser:
     report.add_argument("--json", action="store_true", help="print the means as JSON on stdout")
     report.add_argument("--csv", metavar="FILE", type=parse_report("--csv"), help="write every frame's values")
     report.add_argument(
-        "--plot", metavar="FILE", type=parse_report("--plot"), help="draw every frame's values into a PNG"
+        "--plot", metavar="FILE", type=parse_report("--plot"), help="draw every frame's values: png, jpg, svg or pdf"
     )
     report.add_argument("--debug", action="store_true", help="show where an error came from")
     told = dict.fromkeys(DECIDES_NOTHING, HIDDEN) | {"overwrite": {"help": "replace the reports if they exist"}}
@@ -72,7 +72,7 @@ def run(words: Sequence[str], stopper: Stopper) -> int:
         (file for file, _ in named_files(args.input, style_shares(styles), settings)),
         output=args.output,
         overwrite=options["overwrite"],
-        plotting=bool(args.plot),
+        plot=args.plot,
     )
     with counting() as count:
         score = score_video(args.input, args.output, styles, reference=args.reference, progress=count, **options)
