@@ -52,8 +52,8 @@ def check_reports(
     `plot`: that of the reports which was asked for as a plot; `beside`: that which is drawn beside a trace.
     `ours`: real paths of reports that an unfinished render has begun, which may be replaced.
 
-    UsageError: a plot of no known format; a report that is a folder, exists (without `overwrite`) or has the name of `output`, of one
-    of its numbered pictures or of one of the files in `taken`.
+    UsageError: a plot of no known format; a report that is a folder, exists (without `overwrite`) or has the name of
+    `output`, of one of its numbered pictures or of one of the files in `taken`.
     ResourceError: a folder that is missing or not writable, or matplotlib missing where a plot is asked for.
     """
     if plot is not None:

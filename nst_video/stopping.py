@@ -1,7 +1,9 @@
 """What Ctrl-C, a closing terminal and a machine that shuts down do to a render: stop after the frame, then at once."""
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 # Name -> what it means; those that a system lacks (Windows has no SIGHUP) are left out.
 MEANINGS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "the terminal was closed"}
 
+# Seconds in which signals are one: `timeout` sends its own twice, and a closing terminal more than one kind.
+TOGETHER = 0.3
 _PATIENCE = "finishing this frame and saving; a second signal stops at once"
 
 
@@ -38,7 +42,7 @@ class Terminated(BaseException):
 
 class Stopper:
     """Heeds the signals while `heeding`: they raise Terminated, but the first of them inside `patience` only sets
-    `asked`.
+    `asked`. Signals that come within `TOGETHER` seconds of one that was heeded are the same.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -47,6 +51,7 @@ class Stopper:
         self._patient = False
         self._patience = _PATIENCE
         self.asked = False
+        self._heeded = -math.inf  # when one was
         self.signal: int | None = None  # the one by which it was asked
         self.kept = "no output was written"  # what is left where everything was stopped at once
 
@@ -87,6 +92,10 @@ class Stopper:
             raise
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._heeded < TOGETHER:
+            return
+        self._heeded = now
         if not self._patient or self.asked:
             raise Terminated(number)
         self.asked, self.signal = True, number

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -25,7 +26,7 @@ from nst_video.presets import DREAM_PRESETS
 from nst_video.render import FrameReport, Progress
 from nst_video.reports import writing_trace
 from nst_video.settings import DREAM, PAINT
-from nst_video.stopping import Stopper, Terminated
+from nst_video.stopping import TOGETHER, Stopper, Terminated
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 FAST = ("--size", "64", "--first-iterations", "8", "--iterations", "2")
@@ -386,6 +387,7 @@ def test_a_second_signal_stops_at_once(files, name):
         assert "frame 1 of 5" in process.stderr.readline()
         process.send_signal(getattr(signal, name))
         assert "finishing this frame" in process.stderr.readline()
+        time.sleep(1.5 * TOGETHER)
         process.send_signal(getattr(signal, name))
         rest = process.stderr.read()
         assert process.wait(timeout=60) == SIGNALS[name]
@@ -397,6 +399,7 @@ def test_a_second_signal_stops_at_once(files, name):
 def test_a_live_session_that_is_stopped_at_once_says_what_is_left(files, monkeypatch):
     def twice(*args, **options):
         signal.raise_signal(signal.SIGTERM)
+        time.sleep(1.5 * TOGETHER)
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("nst_video.live.start.run_live", twice)
@@ -404,6 +407,21 @@ def test_a_live_session_that_is_stopped_at_once_says_what_is_left(files, monkeyp
     with stopper.heeding(), pytest.raises(Terminated):
         live.run(["style.png"], stopper)
     assert stopper.kept == "a recording that was not complete yet is left as NAME.unfinished.mkv"
+
+
+def test_signals_that_come_together_are_one():
+    said = []
+    stopper = Stopper(said.append)
+    with stopper.heeding(), stopper.patience() as asked:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert (asked(), stopper.signal, len(said)) == (True, signal.SIGINT, 1)
+    stopper = Stopper(said.append)
+    with stopper.heeding():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Terminated:
+            signal.raise_signal(signal.SIGTERM)  # the clean-up is not interrupted
 
 
 def test_a_signal_before_the_render_stops_at_once(files, capsys, monkeypatch):
