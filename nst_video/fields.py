@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nst_video.errors import UsageError
-from nst_video.kinds import Bytes, Curve, Kind, Number, Rate, Repeated, Time
+from nst_video.kinds import Bytes, Curve, Kind, Number, Rate, Repeated, Several, Text, Time
 from nst_video.schedules import ScheduleError, is_schedule
 from nst_video.tiles import MINIMAL_TILE
 
@@ -42,12 +42,46 @@ def flag_name(field_name: str) -> str:
 
 
 def check(options: Any) -> None:
-    """Raise UsageError for the first field of an options dataclass whose value its kind does not accept."""
+    """Bring the values of an options dataclass to the types of its fields, where it is plain what is meant; UsageError
+    for the first one that its kind does not accept.
+    """
     for item in fields(options):
-        value, kind = getattr(options, item.name), item.metadata["kind"]
+        kind = item.metadata["kind"]
+        value = meant(getattr(options, item.name), kind)
+        object.__setattr__(options, item.name, value)
         undecided = value is None and item.default is None
         if not undecided and not kind.accepts(value):
             raise refusal(flag_name(item.name), value, kind)
+
+
+def meant(value: Any, kind: Kind) -> Any:
+    """A value as Python has it, NumPy's numbers, paths, lists and text as on the command line, as one of the kind;
+    whatever is none of these stays as it is.
+
+    >>> meant(10.0, COUNT), meant("relu1_1,relu2_1", Several(Text("layers")))
+    (10, ('relu1_1', 'relu2_1'))
+    """
+    if getattr(value, "shape", None) == ():  # one number of an array library
+        value = value.item()
+    if isinstance(kind, Several | Repeated):
+        if isinstance(value, str | os.PathLike):
+            value = os.fspath(value)
+            value = (value,) if isinstance(kind, Repeated) else _typed(value, kind)
+        several = isinstance(value, list | tuple) or getattr(value, "ndim", None) == 1
+        return tuple(meant(part, kind.kind) for part in value) if several else value
+    if isinstance(value, str) and isinstance(kind, Number | Bytes):
+        return _typed(value, kind)
+    if isinstance(kind, Number | Bytes) and isinstance(value, float) and value.is_integer():
+        return int(value) if isinstance(kind, Bytes) or kind.whole else value
+    return os.fspath(value) if isinstance(kind, Text) and isinstance(value, os.PathLike) else value
+
+
+def _typed(text: str, kind: Kind) -> Any:
+    """What the text would be on the command line; itself where that would be wrong, so that it can be shown."""
+    try:
+        return kind.parse(text)
+    except ValueError:
+        return text
 
 
 def refusal(flag: str, value: object, kind: Kind, typed: str | None = None) -> UsageError:

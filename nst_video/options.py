@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from nst_video.errors import UsageError
-from nst_video.fields import BY_QUALITY, COUNT, TILE, check, exact, flag_name, option, parse_option
+from nst_video.fields import BY_QUALITY, COUNT, TILE, check, exact, flag_name, option
 from nst_video.kinds import Bytes, Choice, Curve, Flag, Number, Rate, Several, Text, Time
 from nst_video.layers import ENCODER_LAYERS
 
@@ -253,7 +253,4 @@ class MachineOptions:
     weights: str | None = option(None, Text("a file"), "file with the encoder's weights", metavar="FILE")
 
     def __post_init__(self) -> None:
-        given: object = self.memory_limit
-        if isinstance(given, str):  # from Python, as on the command line
-            object.__setattr__(self, "memory_limit", parse_option("--memory-limit", given, Bytes()))
         check(self)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -321,8 +322,11 @@ def _settle_changing(settings: Settings, info: VideoInfo, found: Survey) -> tupl
 def style_shares(styles: StyleLike | Sequence[StyleLike]) -> tuple[Style, ...]:
     """Style pictures as given -> paths with weights that sum to 1; UsageError where the weights cannot be."""
     single = isinstance(styles, str | os.PathLike) or (isinstance(styles, tuple) and _is_pair(styles))
-    given: Sequence[Any] = [styles] if single else list(styles)  # type: ignore[arg-type]
+    given: Sequence[Any] = [styles] if single or not isinstance(styles, Iterable) else list(styles)
     pairs = [item if _is_pair(item) else (item, 1.0) for item in given]
+    for path, _ in pairs:
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(f"a style is {path!r}; give the name of a picture, (name, weight), or a list of such")
     weights = [float(weight) for _, weight in pairs]
     if not all(0 <= weight < float("inf") for weight in weights) or not sum(weights) > 0:
         shown = ", ".join(f"{path}={weight:g}" for (path, _), weight in zip(pairs, weights, strict=True)) or "no style"
@@ -331,7 +335,7 @@ def style_shares(styles: StyleLike | Sequence[StyleLike]) -> tuple[Style, ...]:
 
 
 def _is_pair(item: object) -> bool:
-    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], int | float)
+    return isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[1], Real)
 
 
 def _check_output(

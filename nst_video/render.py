@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from nst_video.codecs import output_kind
-from nst_video.errors import InputError, ResourceError, Stopped, is_out_of_memory
+from nst_video.errors import InputError, ResourceError, Stopped, UsageError, is_out_of_memory
 from nst_video.job import Job, remove_folder
 from nst_video.jobwriter import is_published
 from nst_video.painted import FrameReport, Painted, report_of
 from nst_video.plan import Plan, StyleLike, make_plan
 from nst_video.resume import open_job
-from nst_video.settings import DREAM, Settings, split_options
+from nst_video.settings import DREAM, PAINT, Section, Settings, in_keywords, split_options
 from nst_video.sinks import FileSink, JobSink, Sink
 from nst_video.stepdown import Frugal
 from nst_video.stylizers import FrameStylizer, make_stylizer
@@ -121,7 +121,8 @@ def stylize(
     >>> result.frames
     1
     """
-    return _run(input, style, output, split_options(options), progress, stop)
+    with _in_keywords(PAINT):
+        return _run(input, style, output, split_options(options), progress, stop)
 
 
 def dream(
@@ -143,7 +144,18 @@ def dream(
     >>> result.frames, result.size
     (4, (64, 36))
     """
-    return _run(input, (), output, split_options(options, DREAM), progress, stop)
+    with _in_keywords(DREAM):
+        return _run(input, (), output, split_options(options, DREAM), progress, stop)
+
+
+@contextmanager
+def _in_keywords(sections: Sequence[Section]) -> Iterator[None]:
+    """Errors call options as callers from Python do."""
+    try:
+        yield
+    except (UsageError, InputError, ResourceError) as error:  # Stopped may quote a command
+        error.args = (in_keywords(str(error), sections),)
+        raise
 
 
 def _run(
@@ -155,6 +167,9 @@ def _run(
     stop: Callable[[], bool] | None,
 ) -> Result:
     """Render a picture in one go, anything else as a job."""
+    for name, path in (("input", input), ("output", output)):
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(f"{name} is {path!r}; give the name of a file, as text or a path")
     if output_kind(output) == "picture":
         return render_plan(make_plan(input, styles, output, **vars(settings)), progress=progress, stop=stop)
     with open_job(input, styles, output, **vars(settings)) as job:

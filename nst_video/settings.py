@@ -1,5 +1,6 @@
 """All that a render is told, in one value, and which of its options each command takes."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from fractions import Fraction
@@ -9,6 +10,8 @@ from typing import Any
 from nst_video.dreaming.options import DreamOptions
 from nst_video.dreaming.specs import pooling_for
 from nst_video.errors import UsageError
+from nst_video.fields import flag_name
+from nst_video.kinds import Choice, Flag
 from nst_video.music.options import MusicOptions
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, MachineOptions, OutputOptions
 from nst_video.plain import tuples
@@ -116,15 +119,38 @@ def split_options(values: Mapping[str, Any], sections: Sequence[Section] = PAINT
     for name in values:
         if name not in owners:
             raise UsageError(f"unknown option {name!r}; there are {', '.join(sorted(owners))}")
-    # A list is as good as a tuple to a caller; only tuples are frozen.
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     made = {
         section.group: GROUPS[section.group](
-            **section.fixed, **{name: value for name, value in given.items() if owners[name] is section}
+            **section.fixed, **{name: value for name, value in values.items() if owners[name] is section}
         )
         for section in sections
     }
     return Settings(**made)
+
+
+def in_keywords(message: str, sections: Sequence[Section] = PAINT) -> str:
+    """A message that calls options by their names on the command line, as it is for callers from Python.
+
+    >>> in_keywords("out.mp4 exists; give -y to overwrite it, or --size 96, or a smaller --style-scale")
+    'out.mp4 exists; give overwrite=True to overwrite it, or size=96, or a smaller style_scale'
+    """
+    items = [item for section in sections for item in section.items]
+    called = {item.metadata["short"]: item for item in items} | {flag_name(item.name): item for item in items}
+
+    def keyword(match: re.Match[str]) -> str:
+        if match["flag"] not in called:
+            return match[0]
+        item, value = called[match["flag"]], match["value"]
+        kind = item.metadata["kind"]
+        if isinstance(kind, Flag) and match["refused"] is None:
+            return f"{item.name}=True{match['rest']}"
+        if isinstance(kind, Choice) and value in kind.names:
+            return f'{item.name}="{value}"'
+        number = value and re.fullmatch(r"[\d.]*\d|[A-Z]{3,}", value)
+        return f"{item.name}={value}" if number else f"{item.name}{match['rest']}"
+
+    flag, value = r"(?<![\w/-])(?P<flag>--[a-z-]*[a-z]|-y)(?![\w-])", r"(?P<rest>(?: (?P<value>[\w.]*\w))?)"
+    return re.sub(rf"{flag}(?P<refused>(?= \S+ is ))?{value}", keyword, message)
 
 
 def preview(settings: Settings, seconds: Fraction) -> Settings:

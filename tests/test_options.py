@@ -2,14 +2,16 @@
 
 from dataclasses import FrozenInstanceError, fields
 from fractions import Fraction
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nst_video.errors import UsageError
 from nst_video.kinds import Time
 from nst_video.options import EffortOptions, LookOptions, OutputOptions
 from nst_video.presets import PRESETS, resolve_effort
-from nst_video.settings import DREAM, PAINT, split_options
+from nst_video.settings import DREAM, PAINT, in_keywords, split_options
 
 REFUSED = {
     "above": ({"strength": 9000}, "--strength 9000 is out of range; allowed 0 to 10"),
@@ -88,6 +90,47 @@ def test_times_may_be_numbers():
 def test_a_list_is_taken_as_a_tuple():
     settings = split_options({"style_layers": ["relu1_1"], "references": [1, 3]})
     assert (settings.look.style_layers, settings.coherence.references) == (("relu1_1",), (1, 3))
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"history": 10.0}, 10),
+        ({"history": np.int64(10)}, 10),
+        ({"strength": np.float32(0.5)}, 0.5),
+        ({"keep_colors": np.bool_(True)}, True),
+        ({"size": "96"}, 96),
+        ({"memory_limit": 2e9}, 2 * 10**9),
+        ({"music": Path("a.flac")}, "a.flac"),
+        ({"weights": Path("w.pt")}, "w.pt"),
+        ({"style_layers": "relu1_1, relu2_1"}, ("relu1_1", "relu2_1")),
+        ({"style_layers": "relu1_1"}, ("relu1_1",)),
+        ({"style_layer_weights": np.arange(1.0, 6)}, (1.0, 2.0, 3.0, 4.0, 5.0)),
+        ({"references": [1.0, np.int32(3)]}, (1, 3)),
+        ({"drive": "strength=onset,release=0"}, ("strength=onset,release=0",)),
+    ],
+)
+def test_values_of_other_types_are_taken_where_they_are_plain(given, value):
+    taken = split_options(given).values()[next(iter(given))]
+    assert (taken, type(taken)) == (value, type(value))
+    if isinstance(value, tuple):
+        assert [type(item) for item in taken] == [type(item) for item in value]
+
+
+@pytest.mark.parametrize(
+    ("typed", "keywords"),
+    [
+        ("x.mp4 exists; give -y to overwrite it", "x.mp4 exists; give overwrite=True to overwrite it"),
+        ("give --restart to begin anew", "give restart=True to begin anew"),
+        ("--keep-colors yes is not allowed", "keep_colors yes is not allowed"),
+        ("with --duration 20 or --music FILE", "with duration=20 or music=FILE"),
+        ("add --encoder vgg19", 'add encoder="vgg19"'),
+        ("choose a smaller --size", "choose a smaller size"),
+        ("a--size/--size.mp4 --unknown -x", "a--size/--size.mp4 --unknown -x"),
+    ],
+)
+def test_messages_can_call_options_as_python_does(typed, keywords):
+    assert in_keywords(typed) == keywords
 
 
 @pytest.mark.parametrize("quality", PRESETS)

@@ -21,7 +21,7 @@ from tiny import texture
 import nst_video
 from nst_video.ahead import Ahead, in_order
 from nst_video.colors import to_image
-from nst_video.errors import InputError, NstVideoError, ResourceError, Stopped
+from nst_video.errors import InputError, NstVideoError, ResourceError, Stopped, UsageError
 from nst_video.motion import Flows, Motion, MotionWindow
 from nst_video.options import EffortOptions, OutputOptions
 from nst_video.painted import Standing
@@ -416,6 +416,29 @@ def test_the_whole_of_it(painted, tmp_path):
 def test_the_same_seed_gives_the_same_frames(painted, clip, style, tmp_path):
     stylize(clip, style, tmp_path / "again.mp4", **FAST)
     assert np.array_equal(frames_of(tmp_path / "out.mp4")[0], frames_of(tmp_path / "again.mp4")[0])
+
+
+@pytest.mark.parametrize(
+    ("input", "style", "output", "message"),
+    [
+        (None, "s.png", "o.mp4", "input is None; give the name of a file"),
+        (b"in.mp4", "s.png", "o.mp4", "input is b'in.mp4'; give the name of a file"),
+        ("in.mp4", "s.png", None, "output is None; give the name of a file"),
+        ("in.mp4", None, "o.mp4", "a style is None; give the name of a picture"),
+        ("in.mp4", [1.5], "o.mp4", "a style is 1.5; give the name of a picture"),
+    ],
+)
+def test_what_is_no_name_of_a_file_is_refused(input, style, output, message):
+    with pytest.raises(UsageError, match=message):
+        stylize(input, style, output)
+
+
+def test_errors_call_options_as_python_does(clip, style, tmp_path):
+    (tmp_path / "out.mp4").touch()
+    with pytest.raises(UsageError, match=r"exists; give overwrite=True to overwrite it"):
+        stylize(clip, style, tmp_path / "out.mp4")
+    with pytest.raises(UsageError, match=r"^history=300 is out of range"):
+        stylize(clip, style, tmp_path / "o.mp4", history=300)
 
 
 @pytest.mark.parametrize("ends", [True, False])
