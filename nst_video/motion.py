@@ -21,6 +21,7 @@ from nst_video.errors import UsageError
 from nst_video.graphs import launched, plainly
 from nst_video.kernels import kernels
 from nst_video.transfer import uploaded
+from nst_video.words import described
 
 Call = Callable[..., Any]  # of a function of tensors and what it is given: see `Graphs.call`
 
@@ -338,16 +339,29 @@ class MotionWindow:
         self.frames.append(rgb)
 
     def step(self, rgb: np.ndarray, first: bool = False) -> Motion:
-        """Motion of the uint8 (H, W, 3) frame against the frames given before; `first` forgets those."""
+        """Motion of the uint8 (H, W, 3) frame against the frames given before; `first` forgets those. UsageError for
+        what is no such frame, or has another size than those.
+        """
         return self.later(rgb, first)().motion()
 
     def later(self, rgb: np.ndarray, first: bool = False) -> Callable[[], Flows | Unfound]:
         """As `step`, but what takes time is only done when the result is called, in whatever thread."""
         if first:
             self.frames.clear()
+        self._check(rgb)
         references = [self.frames[-j] for j in self.references if j <= len(self.frames)]
         self.frames.append(rgb)
         return partial(flows_between, rgb, references, self.preset)
+
+    def _check(self, rgb: Any) -> None:
+        """UsageError unless it is a frame, and as large as the one before."""
+        if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise UsageError(f"a frame is {described(rgb)}; allowed an ndarray of uint8 (H, W, 3), RGB")
+        if self.frames and self.frames[-1].shape != rgb.shape:
+            raise UsageError(
+                f"a frame is {described(rgb)} after {described(self.frames[-1])}; all frames of a shot are of one "
+                "size, and another one begins with first=True"
+            )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from nst_video.encoders import Encoder, Vgg
 from nst_video.errors import NstVideoError
 from nst_video.fields import chosen
 from nst_video.fill import paint_revealed
+from nst_video.given import check_frame, check_ready, check_styles
 from nst_video.graphs import Graphs, launched, plainly
 from nst_video.looks import UNKNOWN, Judgement, Looks
 from nst_video.motion import Motion, look_up, sampling_grid
@@ -55,8 +56,10 @@ class Stylizer:
         teacher: Teacher | None = None,
     ):
         """styles: (image (1, 3, h, w) in [0, 1] at its own size, weight) each. effort: resolved, no None left. The
-        encoder gives all layers of look. teacher: the encoder's, which corrects it now and then.
+        encoder gives all layers of look. teacher: the encoder's, which corrects it now and then. UsageError for styles
+        that are not like that.
         """
+        check_styles(styles)
         self.encoder, self.effort, self.teacher = encoder, effort, teacher
         self.look, self.coherence = look or LookOptions(), coherence or CoherenceOptions()
         self.styles = StyleTargets(encoder, styles, self.look, teacher=teacher, tile=effort.tile)
@@ -72,8 +75,11 @@ class Stylizer:
     ) -> tuple[Tensor, State]:
         """One frame (L, 3, H, W) in [0, 1] of each of L shots -> the same painted, and the state for the next ones.
 
-        NstVideoError when the loss is not finite even after a more careful attempt.
+        UsageError for what is no such frame, or of another size than what came before it; NstVideoError when the loss
+        is not finite even after a more careful attempt.
         """
+        check_ready(self.effort, self.styles.pictures)
+        check_frame(image, motion, state)
         if chosen(controls.strength, self.look.strength) == 0:
             return image, replace(self._remember(state, image, image, None, StepReport(0, 0, {}, ())), missed=NOTHING)
         if motion.references == 0 or state.outputs is None:

@@ -8,6 +8,7 @@ from tiny import picture, texture
 
 from nst_video import motion
 from nst_video.colors import to_image
+from nst_video.errors import UsageError
 from nst_video.motion import Flows, Motion, MotionWindow
 
 HEIGHT, WIDTH = 48, 64
@@ -271,3 +272,25 @@ def test_mixed_takes_care_with_the_nearest_reference_alone():
     for far in (1, 2):
         assert np.array_equal(mixed.backward[far], quick.backward[far])
         assert not np.array_equal(mixed.backward[far], careful.backward[far])
+
+
+@pytest.mark.parametrize(
+    ("frame", "got"),
+    [
+        (None, "a frame is None; allowed an ndarray of uint8"),
+        (np.zeros((8, 9, 3)), r"a frame is an ndarray of float64 \(8, 9, 3\); allowed an ndarray of uint8"),
+        (np.zeros((8, 9), np.uint8), r"a frame is an ndarray of uint8 \(8, 9\); allowed an ndarray of uint8"),
+        (torch.zeros(8, 9, 3, dtype=torch.uint8), r"a frame is a Tensor of uint8 \(8, 9, 3\); allowed an ndarray"),
+    ],
+)
+def test_a_window_refuses_what_is_no_frame(frame, got):
+    with pytest.raises(UsageError, match=got):
+        MotionWindow().step(frame)
+
+
+def test_a_window_refuses_a_frame_of_another_size_within_a_shot():
+    window = MotionWindow()
+    window.step(np.zeros((16, 16, 3), np.uint8), first=True)
+    with pytest.raises(UsageError, match="all frames of a shot are of one size"):
+        window.step(np.zeros((16, 20, 3), np.uint8))
+    assert window.step(np.zeros((16, 20, 3), np.uint8), first=True).references == 0

@@ -12,7 +12,7 @@ from nst_video import colors, losses
 from nst_video.colors import to_image
 from nst_video.controls import Controls
 from nst_video.encoders import load_encoder
-from nst_video.errors import NstVideoError
+from nst_video.errors import NstVideoError, UsageError
 from nst_video.motion import Motion, MotionWindow
 from nst_video.optimizers import OPTIMIZERS
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions
@@ -24,6 +24,11 @@ HEIGHT, WIDTH = 48, 64
 EFFORT = EffortOptions(first_iterations=24, iterations=5)
 NONE = Motion.none(1, HEIGHT, WIDTH)
 UNCONTROLLED = Controls()
+
+
+def still_motion(height, width):
+    """Of a frame that shows what the one before showed."""
+    return Motion(torch.zeros(1, 1, 2, height, width), torch.ones(1, 1, 1, height, width))
 
 
 def style(seed=50):
@@ -57,6 +62,62 @@ def paint(stylizer, rgbs, state=None, controls=UNCONTROLLED):
 def first_frame(stylizer, controls=UNCONTROLLED, seed=0):
     """The painted first frame of a shot, and the state after it."""
     return stylizer.step(picture(seed), NONE, stylizer.initial_state(), controls)
+
+
+# ------------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("frame", "got"),
+    [
+        (None, "the frame is None; allowed a tensor of floats"),
+        (texture(0, HEIGHT, WIDTH)[None], r"the frame is an ndarray of uint8 \(1, 48, 64, 3\); allowed a tensor of"),
+        (
+            torch.zeros(1, 3, HEIGHT, WIDTH, dtype=torch.uint8),
+            r"Tensor of uint8 \(1, 3, 48, 64\); allowed a tensor",
+        ),
+        (torch.zeros(3, HEIGHT, WIDTH), r"a Tensor of float32 \(3, 48, 64\); allowed a tensor of floats"),
+        (torch.zeros(1, HEIGHT, WIDTH, 3), r"a Tensor of float32 \(1, 48, 64, 3\); allowed a tensor of floats"),
+    ],
+)
+def test_what_is_no_frame_is_refused(frame, got):
+    stylizer = make()
+    with pytest.raises(UsageError, match=got):
+        stylizer.step(frame, NONE, stylizer.initial_state())
+
+
+def test_frames_of_another_size_than_those_before_are_refused():
+    stylizer = make()
+    _, state = first_frame(stylizer)
+    smaller = picture(1, 32, 40)
+    with pytest.raises(UsageError, match="the frame is 1 of 40x32, but its motion 1 of 64x48; all frames of a shot"):
+        stylizer.step(smaller, still_motion(HEIGHT, WIDTH), state)
+    with pytest.raises(UsageError, match="the frame is 1 of 40x32, but its state 1 of 64x48; all frames of a shot"):
+        stylizer.step(smaller, still_motion(32, 40), state)
+
+
+def test_motion_and_state_of_other_types_are_refused():
+    stylizer = make()
+    with pytest.raises(UsageError, match="the motion is None; allowed a Motion"):
+        stylizer.step(picture(0), None, stylizer.initial_state())
+    with pytest.raises(UsageError, match="the state is None; allowed initial_state"):
+        stylizer.step(picture(0), NONE, None)
+
+
+@pytest.mark.parametrize("styles", [None, style(), [style()], [(texture(0, 8, 8), 1.0)]])
+def test_what_are_no_styles_is_refused(styles):
+    with pytest.raises(UsageError, match=r"allowed a (list|tensor) of"):
+        Stylizer(TinyEncoder(), styles, effort=EFFORT, look=LOOK)
+
+
+def test_an_effort_that_is_not_resolved_is_refused():
+    with pytest.raises(UsageError, match="leaves open how many iterations there are"):
+        first_frame(make(iterations=None))
+
+
+def test_without_a_style_there_is_nothing_to_paint_in():
+    with pytest.raises(UsageError, match="there is no style to paint in"):
+        first_frame(make(styles=[]))
 
 
 # ------------------------------------------------------------------------------------------ first frames

@@ -19,6 +19,7 @@ from nst_video.dreaming.transforms import Map, Rates, look_through, look_up, loo
 from nst_video.encoders import Encoder, load_encoder
 from nst_video.errors import NstVideoError, UsageError
 from nst_video.fields import chosen
+from nst_video.given import check_frame
 from nst_video.motion import Motion, inside, warp
 from nst_video.presets import resolve_dream
 from nst_video.scales import resize
@@ -70,8 +71,9 @@ class Dreamer:
     ) -> tuple[Tensor, State]:
         """One frame (L, 3, H, W) in [0, 1] of each of L shots -> the same dreamed, and the state for the next ones.
 
-        UsageError where the octaves are too many for the size, or a control has no meaning.
+        UsageError for what is no such frame, where the octaves are too many for its size, or a control has no meaning.
         """
+        check_frame(image, motion, state, any_size=True)  # a live session may change its size
         now = settings(self.options, controls)
         size = (image.shape[2], image.shape[3])
         check_octaves(size, self.options.octaves, self.options.octave_scale, self.encoder.name, self.encoder.layers)
