@@ -321,6 +321,10 @@ def test_what_was_opened_is_closed_where_the_session_cannot_begin(style, clip):
     ("options", "words"),
     [
         ({"window": "off"}, "leaves nothing to show"),
+        ({"host": "0.0.0.0", "record": "o.mp4"}, "--host means nothing without the web page; give --serve PORT"),
+        ({"token": "secret", "record": "o.mp4"}, "--token means nothing without the web page; give --serve PORT"),
+        ({"full_screen": True, "record": "o.mp4"}, "--full-screen means nothing without a window"),
+        ({"full_screen": True, "window": "auto", "serve": 0}, "--full-screen means nothing without a window"),
         ({"record": "out.gif"}, "cannot record"),
         ({"mirror": "sometimes"}, "--mirror sometimes is not allowed"),
         ({"fps": 0}, "--fps 0 is out of range"),

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+from nst_video.errors import UsageError
 from nst_video.fields import check, option
 from nst_video.kinds import Choice, Flag, Number, Text
 from nst_video.layers import ENCODER_LAYERS
+
+_THIS_MACHINE = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class LiveOptions:
         "show the picture as a web page on this port, 0 = a free one",
         metavar="PORT",
     )
-    host: str = option("127.0.0.1", Text("an address"), "address that the web page listens at", metavar="ADDRESS")
+    host: str = option(_THIS_MACHINE, Text("an address"), "address that the web page listens at", metavar="ADDRESS")
     token: str | None = option(
         None,
         Text("some characters"),
@@ -53,3 +56,14 @@ class LiveOptions:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.serve is None:
+            for name, given in (("--host", self.host != _THIS_MACHINE), ("--token", self.token is not None)):
+                if given:
+                    raise UsageError(f"{name} means nothing without the web page; give --serve PORT as well")
+        if self.full_screen and not self.windowed:
+            raise UsageError("--full-screen means nothing without a window; give --window on as well, or leave it out")
+
+    @property
+    def windowed(self) -> bool:
+        """Whether the picture is shown in a window."""
+        return self.window == "on" or (self.window == "auto" and self.serve is None)

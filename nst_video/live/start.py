@@ -38,9 +38,9 @@ def run_live(
     closed too. Raises InputError and ResourceError for what stands against the beginning: no display, no camera, no
     style picture; and ends what was begun, a recording too, whatever is raised later.
     """
-    windowed = _check(styles, options, outputs)
+    _check(styles, options, outputs)
     with ExitStack() as stack:
-        display = stack.enter_context(_display() if windowed else ExitStack())
+        display = stack.enter_context(_display() if options.windowed else ExitStack())
         shelf = stack.enter_context(closing(Shelf(styles)))
         shelf.start()
         camera = stack.enter_context(closing(open_camera(options.camera, options.size, options.fps)))
@@ -60,11 +60,11 @@ def run_live(
         opened += [Snapshots(options.folder), recorder]
         if options.virtual_camera:
             opened.append(_virtual_camera(size, options.fps))
-        if windowed:
+        if options.windowed:
             window = _window(desk, size)
             display.close()
             opened.insert(0, window)  # first, so that nothing else adds to its latency
-        keys = "h shows the keys, q quits" if windowed or options.serve is not None else "Ctrl-C ends it"
+        keys = "h shows the keys, q quits" if options.windowed or options.serve is not None else "Ctrl-C ends it"
         log.info("%s: %d x %d, shown at %d x %d; %s", camera.name, width, height, *size, keys)
         session = Session(
             camera, painter, desk, lambda: shelf.pictures, opened,
@@ -73,17 +73,15 @@ def run_live(
         return session.run(stop)
 
 
-def _check(styles: Sequence[str], options: LiveOptions, outputs: Sequence[Output]) -> bool:
-    """Whether there is to be a window, once nothing that can be known before speaks against the session."""
+def _check(styles: Sequence[str], options: LiveOptions, outputs: Sequence[Output]) -> None:
+    """UsageError where something that can be known before speaks against the session."""
     if not styles and not options.dream:
         raise UsageError("live needs a style picture or a folder of them, or --dream; see nst-video live --help")
-    windowed = options.window == "on" or (options.window == "auto" and options.serve is None)
-    if not (windowed or outputs or options.serve is not None or options.record or options.virtual_camera):
+    if not (options.windowed or outputs or options.serve is not None or options.record or options.virtual_camera):
         raise UsageError("--window off leaves nothing to show the picture: give --serve, --record or --virtual-camera")
     check_folder(options.folder)
     if options.record is not None:
         check_recording(options.record)
-    return windowed
 
 
 def _look(options: LiveOptions) -> Look:
