@@ -12,19 +12,20 @@ from typing import Any
 from nst_video.codecs import check_output, output_kind
 from nst_video.errors import InputError, UsageError
 from nst_video.fingerprint import digest
-from nst_video.job import LEDGER, Job, read_job
+from nst_video.job import LEDGER, MANIFEST, Job, job_folder, read_job
 from nst_video.joblock import holder_of
 from nst_video.jobwriter import OFTEN, SELDOM
 from nst_video.lossless import read_frames
 from nst_video.output import open_output
 from nst_video.probe import VideoInfo
 from nst_video.segments import JoinedOutput, encode_segment
+from nst_video.sequences import is_pattern, numbered
 from nst_video.survey import probe_input
 
 
 def gather(output: str | os.PathLike[str]) -> dict[str, Any]:
     """How far the unfinished render of `output` is, as plain JSON types; InputError where there is none."""
-    job = read_job(output)
+    job = _job_of(output)
     holder = holder_of(job.folder)
     plan, point = job.plan, job.ledger.checkpoint
     seconds = point.seconds if point else 0.0
@@ -48,6 +49,15 @@ def gather(output: str | os.PathLike[str]) -> dict[str, Any]:
         "styles": [style.path for style in plan.styles],
         "command": job.manifest.command or None,
     }
+
+
+def _job_of(output: str | os.PathLike[str]) -> Job:
+    """The job of an output; InputError where there is none, which says whether the output is there."""
+    path = os.fspath(output)
+    there = numbered(path) if is_pattern(path) else Path(path).exists()
+    if there and not job_folder(path).joinpath(MANIFEST).exists():
+        raise InputError(f"{path} is there, and nothing is unfinished of it: the render is complete, or was not begun")
+    return read_job(output)
 
 
 def _saved_ago(job: Job) -> float | None:
@@ -92,7 +102,7 @@ def write_preview(output: str | os.PathLike[str], preview: str | os.PathLike[str
     Segments that are finished are copied as they are. UsageError for a name that is no video, exists or cannot hold the
     render's codec; InputError where no frame is finished yet.
     """
-    job = read_job(output)
+    job = _job_of(output)
     plan, target, options = job.plan, os.fspath(preview), job.plan.options
     if output_kind(target) != "video":
         raise UsageError(

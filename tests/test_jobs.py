@@ -556,6 +556,17 @@ def test_status_tells_and_plays_what_is_finished(opened, clip, tmp_path):
     assert np.array_equal(pictures[:6], frames_of(tmp_path / "out.mp4")[0][:6])
 
 
+@pytest.mark.parametrize("name", ["out.mp4", "f/%03d.png"])
+def test_status_tells_a_complete_output_from_none(tmp_path, name):
+    with pytest.raises(InputError, match="there is no unfinished render of"):
+        gather(tmp_path / name)
+    output = tmp_path / name.replace("%03d", "001")
+    output.parent.mkdir(exist_ok=True)
+    output.touch()
+    with pytest.raises(InputError, match="is there, and nothing is unfinished of it: the render is complete"):
+        gather(tmp_path / name)
+
+
 def test_a_preview_has_neither_the_outputs_name_nor_the_sound_of_another_file(opened, clip, tmp_path):
     run(opened(), 10)
     with pytest.raises(UsageError, match="is the output of that render and appears when it is complete"):
