@@ -1,7 +1,9 @@
 """Command-line arguments made from the fields of the options' dataclasses."""
 
 import argparse
+import difflib
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from types import MappingProxyType
@@ -9,7 +11,7 @@ from typing import Any, NoReturn
 
 from nst_video.errors import UsageError
 from nst_video.fields import flag_name, parse_option
-from nst_video.kinds import Choice, Curve, Flag, Kind, Repeated
+from nst_video.kinds import Choice, Curve, Flag, Kind, Repeated, Text
 from nst_video.settings import PAINT, Section
 
 HIDDEN = {"help": argparse.SUPPRESS}  # of an option that is accepted, and not listed
@@ -23,6 +25,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Wrong usage."""
+        unknown = re.match(r"unrecognized arguments: (--[^ =]+)", message)
+        near = difflib.get_close_matches(unknown[1], self._option_string_actions, 1) if unknown else []
+        message += f" (did you mean {near[0]}?)" if near else ""
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
@@ -97,6 +102,8 @@ def parsing(kind: Kind) -> type[argparse.Action]:
         ) -> None:
             value = parse_option(str(option), values, kind)
             before = getattr(namespace, self.dest)
+            if isinstance(kind, Text) and before != self.default:
+                raise UsageError(f"{option} is given twice, as {before} and {value}; give it once")
             setattr(namespace, self.dest, (*before, value) if isinstance(kind, Repeated) else value)
 
     return Parsing

@@ -153,8 +153,10 @@ def in_keywords(message: str, sections: Sequence[Section] = PAINT) -> str:
     return re.sub(rf"{flag}(?P<refused>(?= \S+ is ))?{value}", keyword, message)
 
 
-def preview(settings: Settings, seconds: Fraction) -> Settings:
-    """The settings for a short piece of that many seconds, small and quick: to see what comes before it is rendered."""
+def preview(settings: Settings, seconds: Fraction, *, of_picture: bool = False) -> Settings:
+    """The settings for a short piece of that many seconds, small and quick: to see what comes before it is rendered.
+    of_picture: it is made of a single one, which lasts as long as it is told to.
+    """
     options, effort = settings.options, settings.effort
     if seconds == 0:
         raise UsageError("--preview 0 leaves no frame; allowed more than 0 seconds")
@@ -162,6 +164,8 @@ def preview(settings: Settings, seconds: Fraction) -> Settings:
         raise UsageError("--still renders one frame and --preview a few seconds; give one of them")
     end = (options.start or 0) + seconds
     size = PREVIEW_SIDE if effort.size in (None, "full") else min(int(effort.size), PREVIEW_SIDE)
+    if of_picture and options.duration is None and settings.music.music is None:
+        options = replace(options, duration=end)
     return replace(
         settings,
         options=replace(options, end=end if options.end is None else min(options.end, end)),

@@ -203,6 +203,10 @@ CASES = {
     "not finite": Case("in.mp4 style.png out.mp4 --style-weight nan", USAGE, "--style-weight nan is out of range"),
     "unknown choice": Case("in.mp4 style.png out.mp4 --optimizer sgd", USAGE, "allowed lbfgs, adam"),
     "unknown option": Case("in.mp4 style.png out.mp4 --stile x", USAGE, "unrecognized arguments: --stile"),
+    "misspelt option": Case("in.mp4 style.png out.mp4 --qualty draft", USAGE, "(did you mean --quality?); see"),
+    "two files where one is meant": Case(
+        "in.mp4 style.png out.mp4 --music a.wav --music b.wav", USAGE, "--music is given twice, as a.wav and b.wav;"
+    ),
     "no abbreviations": Case("in.mp4 style.png out.mp4 --stren 1", USAGE, "unrecognized arguments: --stren"),
     "words missing": Case("in.mp4 style.png", USAGE, "required: OUT; see nst-video --help"),
     "nothing at all": Case("", USAGE, "required: IN, STYLE, OUT; see nst-video --help"),

@@ -197,6 +197,14 @@ def test_the_command_previews_plots_and_plays_music(photo, song, tmp_path, capsy
     assert spans(tmp_path / "out.mp4")[1::2] == (pytest.approx(0.2), pytest.approx(0.2, abs=0.04))
 
 
+def test_a_preview_of_one_picture_lasts_as_long_as_it_says(photo, tmp_path, capsys):
+    words = ["--preview", "0.2", "--rate", "25", "--layers", "relu1_1", "--octaves", "1", "--zoom", "1.2", "--json"]
+    assert main(["dream", str(photo), str(tmp_path / "out.mp4"), *words]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["frames"] == 5
+    assert "--preview renders as --duration 0.2 --end 0.2 --size 192 --quality draft do\n" in printed.err
+
+
 def test_a_plot_of_nothing_is_refused_and_leaves_nothing(photo, tmp_path, capsys):
     words = ["dream", str(photo), str(tmp_path / "out.mp4"), "--duration", "1", "--layers", "relu1_1", "--octaves", "1"]
     assert main([*words, "--size", "16", "--plot", str(tmp_path / "plot.png")]) == 2

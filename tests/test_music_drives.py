@@ -97,6 +97,7 @@ WRONG = {
     "step=onset,attack": (17, "expected =, such as attack=0.2"),
     "step=onset,delay=1": (11, "unknown 'delay'; there are attack and release"),
     "step=onset,attack=-1": (18, "attack is out of range"),
+    "step=onset,attack=100ms": (21, "unknown unit 'ms'; attack is in seconds, such as 0.1"),
     "step=onset,attack=1,attack=2": (20, "attack is given twice"),
     "step=chroma": (5, "chroma is twelve values"),
 }
@@ -327,6 +328,12 @@ def test_options_of_music_are_checked():
     ):
         with pytest.raises(UsageError, match=message):
             MusicOptions(**given)
+
+
+def test_a_stem_that_drives_nothing_is_refused():
+    options = MusicOptions(music="a.flac", stem=("drums=d.wav", "bass=b.wav"), drive=("step=drums.onset",))
+    with pytest.raises(UsageError, match=r"--stem bass drives nothing; give a --drive such as TARGET=bass\.onset"):
+        conduct({"dream": DreamOptions()}, options, [Fraction(0)], end=Fraction(1))
 
 
 def test_conducting_from_files(tmp_path):

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from nst_video.arguments import Parser, add_options, given_options, parsing
@@ -78,7 +79,12 @@ def run(words: Sequence[str], stopper: Stopper) -> int:
     args = make_parser().parse_args(words)
     settings = split_options(given_options(args, DREAM), DREAM)
     if args.preview is not None:
-        settings = preview(settings, args.preview)
+        from nst_video.codecs import output_kind  # PyAV comes with it, which --help does without
+        from nst_video.pictures import PICTURE_SUFFIXES
+
+        of_picture = Path(args.input).suffix.lower() in PICTURE_SUFFIXES and output_kind(args.output) != "picture"
+        settings = preview(settings, args.preview, of_picture=of_picture)
         end, size = float(settings.options.end or 0), settings.effort.size
-        say(f"--preview renders as --end {end:g} --size {size} --quality draft do")
+        lasting = f"--duration {end:g} " if settings.options.duration == settings.options.end else ""
+        say(f"--preview renders as {lasting}--end {end:g} --size {size} --quality draft do")
     return render(["nst-video", "dream", *words], args, (), settings, stopper)

@@ -11,6 +11,7 @@ from nst_video.music.options import MusicOptions
 from nst_video.schedules import Clock
 
 if TYPE_CHECKING:
+    from nst_video.music.drives import Drive
     from nst_video.music.heard import Music
     from nst_video.probe import VideoInfo
 
@@ -59,6 +60,7 @@ def conduct(
     from nst_video.music.heard import hear
 
     drives = parse_drives(options.drive)
+    _check_stems(options, drives)
     flag = needs_beats(groups)
     asked = bool(options.music or options.stem or drives or flag)
     music = hear(options, own=own, zero=zero, seconds=end) if asked else None
@@ -70,6 +72,15 @@ def conduct(
     clock = Clock([float(time) for time in times], beats, first, float(end), total)
     settled, curves = settle_curves(groups, clock, music, drives, layers=layers)
     return Conducted(settled, curves, clock, music)
+
+
+def _check_stems(options: MusicOptions, drives: Sequence["Drive"]) -> None:
+    """UsageError for a stem that nothing listens to."""
+    for stem in options.stems:
+        if stem not in {drive.stem for drive in drives}:
+            raise UsageError(
+                f"--stem {stem} drives nothing; give a --drive such as TARGET={stem}.onset as well, or leave it out"
+            )
 
 
 def _beats(music: "Music | None", flag: str) -> Sequence[float]:

@@ -154,12 +154,19 @@ class _Reader:
             self._take("=", f"expected =, such as {name}=0.2")
             start = self.place
             found[name] = self._number("seconds such as 0.2")
-            self._has("s")
+            self._seconds_only(name)
             if not 0 <= found[name] <= LONGEST:
                 raise self._error(f"{name} is out of range, allowed 0 to {LONGEST:g} seconds", start)
         if self.place < len(self.text):
             raise self._error("expected *GAIN, +OFFSET, ,attack=SECONDS or ,release=SECONDS")
         return found
+
+    def _seconds_only(self, name: str) -> None:
+        """Past the unit, which may be left out."""
+        unit = _NAME.match(self.text, self.place)
+        if unit is not None and unit[0] != "s":
+            raise self._error(f"unknown unit {unit[0]!r}; {name} is in seconds, such as 0.1")
+        self._has("s")
 
     def _check_feature(self, feature: str, target: str, place: int) -> None:
         if feature not in FEATURES:
