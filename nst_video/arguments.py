@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from nst_video.errors import UsageError
 from nst_video.fields import flag_name, parse_option
-from nst_video.kinds import Choice, Curve, Flag, Kind, Repeated, Text
+from nst_video.kinds import Choice, Curve, Flag, Kind, Repeated
 from nst_video.settings import PAINT, Section
 
 HIDDEN = {"help": argparse.SUPPRESS}  # of an option that is accepted, and not listed
@@ -102,7 +102,7 @@ def parsing(kind: Kind) -> type[argparse.Action]:
         ) -> None:
             value = parse_option(str(option), values, kind)
             before = getattr(namespace, self.dest)
-            if isinstance(kind, Text) and before != self.default:
+            if self.metavar == "FILE" and before != self.default:  # of other options the last one counts
                 raise UsageError(f"{option} is given twice, as {before} and {value}; give it once")
             setattr(namespace, self.dest, (*before, value) if isinstance(kind, Repeated) else value)
 
