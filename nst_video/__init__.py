@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nst_video.options import MachineOptions as MachineOptions
     from nst_video.options import OutputOptions as OutputOptions
     from nst_video.plan import Plan as Plan
-    from nst_video.plan import make_plan as make_plan
+    from nst_video.planning import make_plan as make_plan
     from nst_video.render import Progress as Progress
     from nst_video.render import Result as Result
     from nst_video.render import dream as dream
@@ -45,7 +45,8 @@ _PUBLIC = {
     "motion": ("Motion", "MotionWindow"),
     "music.options": ("MusicOptions",),
     "options": ("CoherenceOptions", "EffortOptions", "LookOptions", "MachineOptions", "OutputOptions"),
-    "plan": ("Plan", "make_plan"),
+    "plan": ("Plan",),
+    "planning": ("make_plan",),
     "render": ("Progress", "Result", "dream", "render_plan", "stylize"),
     "settings": ("Settings",),
     "stylizer": ("Stylizer",),

@@ -1,7 +1,6 @@
 """Command-line arguments made from the fields of the options' dataclasses."""
 
 import argparse
-import difflib
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from nst_video.errors import UsageError
 from nst_video.fields import flag_name, parse_option
 from nst_video.kinds import Choice, Curve, Flag, Kind, Repeated
 from nst_video.settings import PAINT, Section
+from nst_video.words import nearest
 
 HIDDEN = {"help": argparse.SUPPRESS}  # of an option that is accepted, and not listed
 
@@ -26,8 +26,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Wrong usage."""
         unknown = re.match(r"unrecognized arguments: (--[^ =]+)", message)
-        near = difflib.get_close_matches(unknown[1], self._option_string_actions, 1) if unknown else []
-        message += f" (did you mean {near[0]}?)" if near else ""
+        message += nearest(unknown[1], self._option_string_actions, most=1) if unknown else ""
         raise UsageError(f"{message}; see {self.prog} --help")
 
 

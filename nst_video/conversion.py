@@ -10,7 +10,8 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from nst_video.color_tags import FULL, SCALER_MATRIX, ColorTags
-from nst_video.probe import VideoInfo, is_rgb
+from nst_video.containers import is_rgb
+from nst_video.videoinfo import VideoInfo
 
 log = logging.getLogger(__name__)
 

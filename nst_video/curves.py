@@ -8,7 +8,6 @@ music nor the schedules again and gets the same values. `settle_curves` makes th
     controls = controls_at(curves, frame, time=now, dt=dt)             # for each frame, in the render
 """
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from statistics import fmean
@@ -19,6 +18,7 @@ from nst_video.errors import UsageError, pointed
 from nst_video.fields import flag_name
 from nst_video.kinds import Curve
 from nst_video.schedules import Clock, ScheduleError, is_schedule, parse_schedule
+from nst_video.words import nearest
 
 if TYPE_CHECKING:
     from nst_video.music.drives import Drive
@@ -134,10 +134,9 @@ def _by_target(drives: "Sequence[Drive]", options: Mapping[str, _Option]) -> "di
     for drive in drives:
         names = [*([LAYER] if FADE in options else []), *(name for name in options if name != FADE)]
         if drive.target not in names:
-            near = difflib.get_close_matches(drive.target, names, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(
-                f"--drive: {drive.target!r} is nothing that can be driven; there are {', '.join(names)}{hint}",
+                f"--drive: {drive.target!r} is nothing that can be driven{nearest(drive.target, names)}; "
+                f"there are {', '.join(names)}",
                 detail=pointed(drive.text, 0),
             )
         found.setdefault(drive.target, []).append(drive)

@@ -8,7 +8,8 @@ from fractions import Fraction
 
 import av
 
-from nst_video.probe import VideoInfo, unit
+from nst_video.containers import unit
+from nst_video.videoinfo import VideoInfo
 
 # Demuxers in which one packet of video is one frame, so a packet without a frame is a lost frame ...
 PACKET_IS_FRAME = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})

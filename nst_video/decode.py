@@ -13,9 +13,10 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from nst_video.containers import main_stream, open_input, unit
 from nst_video.damage import Losses
 from nst_video.errors import InputError
-from nst_video.probe import VideoInfo, main_stream, open_input, unit
+from nst_video.videoinfo import VideoInfo
 
 log = logging.getLogger(__name__)
 

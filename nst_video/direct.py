@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video import pixels
-from nst_video.encoders import Encoder, Vgg, mixed
+from nst_video.encoders import Encoder, mixed
 from nst_video.inplace import InplaceVgg
 from nst_video.kernels import kernels
 from nst_video.padded import PaddedVgg, Seen
+from nst_video.vgg import Vgg
 
 if TYPE_CHECKING:
     from nst_video.objective import FrameObjective

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from nst_video.budget import RECORDED
 from nst_video.curvature import Curvature
-from nst_video.encoders import Vgg
 from nst_video.objective import FrameObjective
 from nst_video.optimizers import LBFGS, Minimum, Objective, minimise
 from nst_video.transfer import overwrite, streams_of
+from nst_video.vgg import Vgg
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_video.encoders import Vgg
 from nst_video.frozen import Back, FrozenConvolution, fold
 from nst_video.padded import Seen
 from nst_video.products import batched_product, plus_product
+from nst_video.vgg import Vgg
 
 _POOLED = 4  # pixels in an average
 

@@ -13,13 +13,10 @@ A file is written under another name, flushed to the disk and renamed before the
 names it. What the ledger does not name is left over from a process that was killed, and is removed.
 """
 
-import json
 import os
-import shutil
 import threading
 from collections.abc import Callable, Container, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice, takewhile
 from pathlib import Path
 from types import TracebackType
@@ -27,125 +24,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from nst_video.codecs import folder_and_pattern, output_kind
-from nst_video.errors import InputError, ResourceError, UsageError
-from nst_video.files import JOB_SUFFIX, sync_folder, write_whole
+from nst_video.destination import output_kind
+from nst_video.errors import InputError
+from nst_video.files import write_whole
+from nst_video.jobfolder import LEDGER, MANIFEST, OURS, delete, job_folder, remove_folder
 from nst_video.joblock import NAME as LOCK
 from nst_video.joblock import JobLock
+from nst_video.ledger import Checkpoint, Ledger, Manifest, Sealed
 from nst_video.lossless import intact
 from nst_video.pictures import read_picture
-from nst_video.plain import tuples
 from nst_video.plan import Plan
-from nst_video.segments import KeptFile, segment_rows
-
-VERSION = 3
-MANIFEST, LEDGER = "manifest.json", "ledger.json"
-PART = "output.part"  # the output while it is put together
-# How the names of all files begin that this program makes in the folder, the lock aside.
-_OURS = (MANIFEST, LEDGER, PART, "segment-", "state-", "pair-", ".manifest", ".ledger", ".state", ".pair")
-
-
-@dataclass(frozen=True)
-class Sealed:
-    """A finished segment, frames `first` up to `last`: encoded, or without loss, or both. `delay`: how many of its
-    packets are decoded before its first frame can be shown.
-    """
-
-    first: int
-    last: int
-    pts: tuple[int, int]
-    video: KeptFile | None = None
-    delay: int = 0
-    frames: KeptFile | None = None
-
-    @property
-    def files(self) -> list[KeptFile]:
-        """Those that are there."""
-        return [file for file in (self.video, self.frames) if file is not None]
-
-    def is_whole(self, folder: Path) -> bool:
-        """Whether its files are there and unchanged."""
-        return all(file.is_whole(folder) for file in self.files)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where to go on after `seconds` of work. at: of each lane, the next frame to paint. state: what the frames before
-    those left, None where all of these begin a shot. seen: CRC-32 of each lane's last input pictures, by which they are
-    known again.
-    """
-
-    at: tuple[int, ...]
-    seconds: float
-    state: KeptFile | None = None
-    seen: tuple[tuple[int, ...], ...] = ()
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """What is finished; sealed segments in the order of their frames. published: the output that was about to get its
-    name, and its summary.
-    """
-
-    sealed: tuple[Sealed, ...] = ()
-    checkpoint: Checkpoint | None = None
-    published: KeptFile | None = None
-    summary: dict[str, Any] | None = None
-    removing: bool = False
-
-    def to_bytes(self) -> bytes:
-        """The content of the file."""
-        return _json_bytes(asdict(self))
-
-    @staticmethod
-    def read(path: Path) -> "Ledger":
-        """The ledger in a file, or an empty one where none was written yet; InputError where it is damaged."""
-        try:
-            return Ledger.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return Ledger()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path} is damaged; give --restart to begin anew") from error
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> "Ledger":
-        """The ledger that `to_bytes` wrote, as JSON types; some error of Python's for any other."""
-        sealed = tuple(
-            Sealed(**{**one, "pts": tuple(one["pts"]), "video": _file(one["video"]), "frames": _file(one["frames"])})
-            for one in data["sealed"]
-        )
-        point = data["checkpoint"]
-        checkpoint = point and Checkpoint(**tuples(point) | {"state": _file(point["state"])})
-        return Ledger(**{**data, "sealed": sealed, "checkpoint": checkpoint, "published": _file(data["published"])})
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What is rendered. command: how to go on, for people; reports: files that belong to this render."""
-
-    fingerprint: dict[str, Any]
-    encoding: dict[str, Any]
-    processor: str
-    plan: Plan
-    command: str = ""
-    reports: tuple[str, ...] = ()
-
-    def to_bytes(self) -> bytes:
-        """The content of the file."""
-        facts = {item: getattr(self, item) for item in self.__dataclass_fields__}
-        return _json_bytes({"version": VERSION, **facts, "plan": self.plan.to_json()}, indent=None)
-
-    @staticmethod
-    def read(path: Path) -> "Manifest":
-        """The manifest in a file; InputError for one that this program cannot have written."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if data.pop("version") != VERSION:
-                raise InputError(f"{path} is of another version of this program; use that one, or give --restart")
-            plan = Plan.from_json(data["plan"])
-            return Manifest(**{**data, "plan": plan, "reports": tuple(data["reports"])})
-        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-            raise InputError(f"{path} is damaged; give --restart to begin anew") from error
+from nst_video.segments import segment_rows
 
 
 @dataclass
@@ -281,8 +170,8 @@ class Job:
             known.add(self.ledger.checkpoint.state.name)
         for path in self.folder.iterdir():
             is_pair = path.name.startswith("pair-") and path.suffix == ".png"
-            if path.name.startswith(_OURS) and path.name not in known and not is_pair:
-                _delete(path)
+            if path.name.startswith(OURS) and path.name not in known and not is_pair:
+                delete(path)
 
     def settle_start(self) -> list[str]:
         """Make the ledger agree with what is really there; returns what had to be given up, in words.
@@ -358,78 +247,9 @@ class Job:
         return self.segments[own[-1]][1]
 
 
-def is_ours(folder: Path) -> bool:
-    """Whether nothing is in the folder but files of a job."""
-    return all(name.startswith((*_OURS, LOCK)) for name in os.listdir(folder))
-
-
-def remove_folder(folder: Path, lock: JobLock | None) -> None:
-    """Remove the folder of a job and give back its lock."""
-    clear_folder(folder)
-    if lock is not None and os.name == "nt":
-        lock.release()  # there no open file can be removed
-    _delete(folder / LOCK)
-    with suppress(OSError):  # somebody else's file in it
-        folder.rmdir()
-    if lock is not None:
-        lock.release()
-
-
-def clear_folder(folder: Path) -> None:
-    """Remove all files of a job but its lock. The manifest, without which it is none, goes late, and the ledger, which
-    says that it was done, last.
-    """
-    for path in sorted(folder.iterdir(), key=lambda path: (path.name == LEDGER, path.name == MANIFEST)):
-        if path.name.startswith(_OURS):
-            _delete(path)
-
-
-def job_folder(output: str | os.PathLike[str]) -> Path:
-    """Where the job of an output is, or would be.
-
-    Of a sequence it lies inside its folder once that is there, since what lies beside may be another disk, or not
-    writable; one that was begun before is found beside it.
-    """
-    path = os.fspath(output)
-    if output_kind(path) != "sequence":
-        return Path(path + JOB_SUFFIX)
-    folder, pattern = folder_and_pattern(path)
-    inside, outside = folder / (pattern + JOB_SUFFIX), Path(os.path.normpath(folder) + JOB_SUFFIX)
-    return inside if folder.is_dir() and not outside.joinpath(MANIFEST).exists() else outside
-
-
 def read_job(output: str | os.PathLike[str]) -> Job:
     """The job of an output as it is now, to look at only; InputError where there is none."""
     folder = job_folder(output)
     if not folder.joinpath(MANIFEST).exists():
         raise InputError(f"there is no unfinished render of {os.fspath(output)}: {folder} does not exist")
     return Job(folder, Manifest.read(folder / MANIFEST), Ledger.read(folder / LEDGER))
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of a new job; ResourceError where something else has its name, or nothing can be made."""
-    if folder.exists() and not (folder.is_dir() and is_ours(folder)):
-        raise ResourceError(f"{folder} is not the folder of an unfinished render, whose name it has; move it away")
-    try:
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise ResourceError(f"cannot make the folder {folder}: {error.strerror}") from error
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _file(data: Mapping[str, str] | None) -> KeptFile | None:
-    """A file of the folder; ValueError for a name that leads out of it."""
-    if data is not None and os.path.basename(data["name"]) != data["name"]:
-        raise ValueError(f"{data['name']} is not in the folder")
-    return None if data is None else KeptFile(**data)
-
-
-def _json_bytes(value: object, indent: int | None = 1) -> bytes:
-    return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()

@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from nst_video.channel import Channel
-from nst_video.codecs import check_output
+from nst_video.destination import check_output
 from nst_video.errors import ResourceError
 from nst_video.files import DISK_ERRORS, NOTHING_KEPT, sync, sync_folder, write_whole
-from nst_video.job import PART, Checkpoint, Job, Sealed, remove_folder
+from nst_video.job import Job
+from nst_video.jobfolder import PART, remove_folder
+from nst_video.ledger import Checkpoint, Sealed
 from nst_video.lossless import FrameLog, KeptFrame, intact, read_frames
 from nst_video.output import Output, open_output
 from nst_video.pictures import write_picture
-from nst_video.probe import VideoInfo
 from nst_video.segments import JoinedOutput, KeptFile, encode_segment
+from nst_video.videoinfo import VideoInfo
 from nst_video.words import counted
 
 if TYPE_CHECKING:

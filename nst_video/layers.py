@@ -1,11 +1,11 @@
 """The encoders and their layers by name: tables without torch, so that a wrong name is refused before heavy work."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from .errors import UsageError
+from .words import nearest
 
 # Channels on both sides from which on a CPU computes a convolution in float32 by fewer multiplications (winograd.py)
 # where places are many; with less, transforming takes as long as multiplying: scripts/bench_convolution.py.
@@ -105,7 +105,9 @@ def layer_names(encoder: str) -> tuple[str, ...]:
     ('relu1_1', 'relu1_2', 'relu2_1')
     """
     if encoder not in ENCODER_LAYERS:
-        raise UsageError(f"unknown encoder {encoder!r}{_nearest(encoder, ENCODER_LAYERS)}")
+        raise UsageError(
+            f"unknown encoder {encoder!r}{nearest(encoder, ENCODER_LAYERS)}; there are {', '.join(ENCODER_LAYERS)}"
+        )
     return tuple(ENCODER_LAYERS[encoder])
 
 
@@ -129,7 +131,9 @@ def find_layer(encoder: str, layer: str) -> str:
     known = layer_names(encoder)
     names = {also: name for name in known for also in (name, *ENCODER_LAYERS[encoder][name].also)}
     if layer not in names:
-        raise UsageError(f"{encoder} has no layer {layer!r}{_nearest(layer, known)}")
+        raise UsageError(
+            f"{encoder} has no layer {layer!r}{nearest(layer, known, most=3)}; there are {', '.join(known)}"
+        )
     return names[layer]
 
 
@@ -142,11 +146,3 @@ def smallest_side(encoder: str, layers: Iterable[str]) -> int:
     return max(
         ENCODER_LAYERS[encoder][find_layer(encoder, layer)].smallest_side for layer in check_layers(encoder, layers)
     )
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error line: what was probably meant, then everything there is."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=3)
-    meant = f"; did you mean {' or '.join(close)}?" if close else ""
-    return f"{meant} (there are {', '.join(names)})"

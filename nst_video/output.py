@@ -16,24 +16,18 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from nst_video.codecs import (
-    CONTAINERS,
-    GIF,
-    GIF_CLOCK,
-    GifTimes,
-    VideoCodec,
-    find_codec,
-    folder_and_pattern,
-    output_kind,
-)
+from nst_video.codecs import CONTAINERS, GIF, VideoCodec, find_codec
+from nst_video.containers import unit
 from nst_video.conversion import FromRgb
+from nst_video.destination import folder_and_pattern, output_kind
 from nst_video.errors import ResourceError, UsageError
 from nst_video.files import NOTHING_KEPT, disk_errors, settle, sync_folder, temporary
+from nst_video.gif_times import GIF_CLOCK, GifTimes
 from nst_video.pictures import write_picture
-from nst_video.probe import VideoInfo, unit
 from nst_video.sequences import number_file, numbered
 from nst_video.soundtrack import Heard, make_companions
 from nst_video.streams import Cut
+from nst_video.videoinfo import VideoInfo
 from nst_video.words import counted
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video import borders
-from nst_video.encoders import Vgg
 from nst_video.frozen import mirrored
 from nst_video.kernels import kernels
+from nst_video.vgg import Vgg
 
 
 def steps_on(device: torch.device) -> ModuleType:

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from nst_video.codecs import output_kind
+from nst_video.destination import output_kind
 from nst_video.errors import InputError, ResourceError, Stopped, UsageError, is_out_of_memory
-from nst_video.job import Job, remove_folder
+from nst_video.job import Job
+from nst_video.jobfolder import remove_folder
 from nst_video.jobwriter import is_published
 from nst_video.painted import FrameReport, Painted, report_of
-from nst_video.plan import Plan, StyleLike, make_plan
+from nst_video.plan import Plan
+from nst_video.planning import StyleLike, make_plan
 from nst_video.resume import open_job
 from nst_video.settings import DREAM, PAINT, Section, Settings, in_keywords, split_options
 from nst_video.sinks import FileSink, JobSink, Sink

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nst_video.codecs import folder_and_pattern
+from nst_video.destination import folder_and_pattern
 from nst_video.errors import ResourceError, UsageError, missing_package
 from nst_video.files import write_whole
 from nst_video.painted import row_of

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from nst_video.budget import readable
-from nst_video.codecs import output_kind
+from nst_video.destination import output_kind
 from nst_video.errors import ResourceError
 from nst_video.plan import Plan
 

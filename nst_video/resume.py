@@ -7,25 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nst_video.codecs import check_output, settle_encoding
+from nst_video.destination import check_output, settle_encoding
 from nst_video.errors import InputError, UsageError
 from nst_video.fingerprint import differences, encoding, fingerprint, processor, with_encoding
 from nst_video.guarded import look
-from nst_video.job import (
-    LEDGER,
-    MANIFEST,
-    Job,
-    Ledger,
-    Manifest,
-    clear_folder,
-    is_ours,
-    job_folder,
-    make_folder,
-    remove_folder,
-)
+from nst_video.job import Job
+from nst_video.jobfolder import LEDGER, MANIFEST, clear_folder, is_ours, job_folder, make_folder, remove_folder
 from nst_video.joblock import JobLock
 from nst_video.jobwriter import is_published
-from nst_video.plan import Plan, StyleLike, make_plan, request_of, shares_of
+from nst_video.ledger import Ledger, Manifest
+from nst_video.plan import Plan
+from nst_video.planning import StyleLike, make_plan, request_of, shares_of
 from nst_video.resources import check_disk
 from nst_video.settings import Settings
 

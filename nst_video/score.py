@@ -44,11 +44,13 @@ from nst_video.measures import (
 from nst_video.objective import in_basis
 from nst_video.options import OutputOptions
 from nst_video.pictures import read_picture
-from nst_video.plan import Plan, StyleLike, open_input, settle
-from nst_video.render import FrameStylizer, make_stylizer
+from nst_video.plan import Plan
+from nst_video.planning import StyleLike, settle
 from nst_video.settings import split_options
-from nst_video.survey import Request, probe_input
-from nst_video.video import VideoReader, scaled_size
+from nst_video.stylizers import FrameStylizer, make_stylizer
+from nst_video.survey import Request, open_input, probe_input
+from nst_video.video import VideoReader
+from nst_video.videoinfo import scaled_size
 from nst_video.words import counted
 
 ROUNDING = 2  # pixels by which sizes may differ: renders have even ones

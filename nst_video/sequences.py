@@ -15,7 +15,7 @@ from nst_video.pictures import READ_SUFFIXES, decode_picture, picture_size
 
 if TYPE_CHECKING:
     from nst_video.decode import Span
-    from nst_video.probe import VideoInfo
+    from nst_video.videoinfo import VideoInfo
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from nst_video.lanes import Lane
 from nst_video.lossless import KeptFrame
 from nst_video.painted import Round, Standing
 from nst_video.plan import Plan
-from nst_video.probe import VideoInfo
 from nst_video.reports import sheet_frames, small_pair
 from nst_video.video import VideoWriter
+from nst_video.videoinfo import VideoInfo
 
 if TYPE_CHECKING:
     import torch

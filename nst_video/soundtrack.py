@@ -14,12 +14,13 @@ from av.codec import Codec
 from av.container import InputContainer, OutputContainer
 
 from nst_video.codecs import can_encode
+from nst_video.containers import unit
 from nst_video.errors import InputError
 from nst_video.music.sound import check_decoded, open_sound, sound_stream
 from nst_video.plain import fraction_of
-from nst_video.probe import VideoInfo, unit
 from nst_video.streams import BIT_RATE_OF_A_CHANNEL, LAYOUTS, Companions
 from nst_video.treatments import HOLDS, codec_of, describe, is_known
+from nst_video.videoinfo import VideoInfo
 
 log = logging.getLogger(__name__)
 

@@ -9,18 +9,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nst_video.codecs import check_output, output_kind
+from nst_video.destination import check_output, output_kind
 from nst_video.errors import InputError, UsageError
 from nst_video.fingerprint import digest
-from nst_video.job import LEDGER, MANIFEST, Job, job_folder, read_job
+from nst_video.job import Job, read_job
+from nst_video.jobfolder import LEDGER, MANIFEST, job_folder
 from nst_video.joblock import holder_of
 from nst_video.jobwriter import OFTEN, SELDOM
 from nst_video.lossless import read_frames
 from nst_video.output import open_output
-from nst_video.probe import VideoInfo
 from nst_video.segments import JoinedOutput, encode_segment
 from nst_video.sequences import is_pattern, numbered
 from nst_video.survey import probe_input
+from nst_video.videoinfo import VideoInfo
 
 
 def gather(output: str | os.PathLike[str]) -> dict[str, Any]:

@@ -14,10 +14,11 @@ import av
 from av.codec import Codec
 from av.container import InputContainer, OutputContainer
 
+from nst_video.containers import main_stream, open_input, unit
 from nst_video.errors import InputError, ResourceError
 from nst_video.files import NOTHING_KEPT
-from nst_video.probe import VideoInfo, exact, main_stream, open_input, unit
 from nst_video.treatments import Treatment, codec_of, describe, fresh_metadata, treat
+from nst_video.videoinfo import VideoInfo, exact
 
 log = logging.getLogger(__name__)
 

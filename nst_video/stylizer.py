@@ -17,7 +17,7 @@ from nst_video import colors, losses
 from nst_video.batches import LaneState
 from nst_video.controls import Controls
 from nst_video.curvature import Curvature, stored_as
-from nst_video.encoders import Encoder, Vgg
+from nst_video.encoders import Encoder
 from nst_video.errors import NstVideoError
 from nst_video.fields import chosen
 from nst_video.fill import paint_revealed
@@ -35,6 +35,7 @@ from nst_video.stepreport import StepReport, report_of
 from nst_video.targets import StyleTargets
 from nst_video.teacher import Statistics, Teacher
 from nst_video.tiled import TiledObjective
+from nst_video.vgg import Vgg
 
 _FIRST_STEP = 0.05  # root-mean-square change of a pixel, in [0, 1], while nothing is known about the curvature
 _CAREFUL = 0.2  # of the first step, when the first attempt gave values that are not finite

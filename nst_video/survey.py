@@ -24,12 +24,14 @@ from nst_video.errors import InputError, UsageError
 from nst_video.options import OutputOptions
 from nst_video.pictures import DEFAULT_MAX_PIXELS, READ_SUFFIXES, picture_size, read_picture
 from nst_video.plain import fraction_of, plain, tuples
+from nst_video.probe import probe
 from nst_video.sequences import is_pattern
 from nst_video.shots import CutFinder
 from nst_video.soundtrack import Heard, Song, make_companions
 from nst_video.streams import Cut
 from nst_video.treatments import HOLDS
-from nst_video.video import VideoInfo, VideoReader, probe, scaled_size
+from nst_video.video import VideoReader
+from nst_video.videoinfo import VideoInfo, scaled_size
 
 log = logging.getLogger(__name__)
 

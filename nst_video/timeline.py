@@ -6,8 +6,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from nst_video.options import OutputOptions
-from nst_video.probe import VideoInfo
 from nst_video.schedules import Clock
+from nst_video.videoinfo import VideoInfo
 
 if TYPE_CHECKING:
     from nst_video.music.heard import Music

@@ -16,15 +16,16 @@ import numpy as np
 
 from nst_video.ahead import Ahead
 from nst_video.channel import Channel
-from nst_video.codecs import check_output
 from nst_video.color_tags import ColorTags
 from nst_video.conversion import ToRgb
 from nst_video.decode import BRIEF, Span, decoded
+from nst_video.destination import check_output
 from nst_video.errors import InputError, UsageError
 from nst_video.output import open_output
-from nst_video.probe import Chapter, StreamInfo, VideoInfo, probe, scaled_size
+from nst_video.probe import probe
 from nst_video.sequences import sequence_frames
 from nst_video.soundtrack import Heard
+from nst_video.videoinfo import Chapter, StreamInfo, VideoInfo, scaled_size
 
 __all__ = [
     "Chapter",

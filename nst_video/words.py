@@ -1,5 +1,7 @@
 """Words for people that several modules say."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -10,6 +12,17 @@ def counted(number: int, what: str) -> str:
     ('1 frame', '0 frames', '1,200 frames')
     """
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def nearest(name: str, known: Iterable[str], most: int = 2) -> str:
+    """What was probably meant by a name that is not known, for after it or the end of the line; "" where nothing is
+    near.
+
+    >>> nearest("libx256", ("libx264", "libx265", "prores")), nearest("x", ("libx264",))
+    (' (did you mean libx265 or libx264?)', '')
+    """
+    close = difflib.get_close_matches(name, list(known), n=most, cutoff=0.65)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def described(value: Any) -> str:

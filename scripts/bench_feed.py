@@ -19,7 +19,8 @@ from pathlib import Path
 from nst_video.machine import device_name
 from nst_video.options import CoherenceOptions, EffortOptions, MachineOptions
 from nst_video.painted import Standing
-from nst_video.plan import Plan, make_plan
+from nst_video.plan import Plan
+from nst_video.planning import make_plan
 from nst_video.upcoming import Feed
 from nst_video.video import VideoReader
 from nst_video.workers import workers_for

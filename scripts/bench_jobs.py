@@ -50,9 +50,10 @@ class HandedThrough:
 def measure(args: argparse.Namespace) -> dict[str, float]:
     """One run in this process: seconds by the clock and of the processor, and the frames."""
     from nst_video.options import EffortOptions, MachineOptions, OutputOptions
-    from nst_video.plan import make_plan
-    from nst_video.render import make_stylizer, render_job, render_plan
+    from nst_video.planning import make_plan
+    from nst_video.render import render_job, render_plan
     from nst_video.resume import open_job
+    from nst_video.stylizers import make_stylizer
     from nst_video.survey import probe_input
 
     rate = probe_input(args.clip, OutputOptions()).average_rate

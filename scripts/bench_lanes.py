@@ -27,13 +27,14 @@ from nst_video.lanecount import TRIED, seconds_a_step
 from nst_video.machine import device_name, resolve_machine
 from nst_video.options import MachineOptions
 from nst_video.painted import FrameReport
-from nst_video.plan import make_plan
+from nst_video.planning import make_plan
+from nst_video.probe import probe
 from nst_video.render import render_job
 from nst_video.resume import open_job
 from nst_video.score import score_video
 from nst_video.settings import split_options
 from nst_video.stylizers import make_stylizer
-from nst_video.video import VideoReader, VideoWriter, probe
+from nst_video.video import VideoReader, VideoWriter
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 LOSSES = ("style", "content", "loss")

@@ -45,7 +45,7 @@ from nst_video.pictures import contact_sheet, read_picture, write_picture
 from nst_video.presets import resolve_effort
 from nst_video.scales import resize
 from nst_video.stylizer import Stylizer
-from nst_video.video import scaled_size
+from nst_video.videoinfo import scaled_size
 
 JUDGED_SIDE = 256  # long side in pixels at which looks are compared
 NOISE = 4.0  # standard deviation of the still camera's noise, in levels of 255
@@ -383,7 +383,8 @@ def at_side(rgb: np.ndarray, side: int) -> np.ndarray:
 
 def nth_frame(clip: str, number: int, side: int) -> np.ndarray:
     """Frame `number` of a clip at a long side."""
-    from nst_video.video import VideoReader, probe
+    from nst_video.probe import probe
+    from nst_video.video import VideoReader
 
     with VideoReader(clip, size=scaled_size(probe(clip), side), batch=1) as reader:
         for index, frames in enumerate(reader):

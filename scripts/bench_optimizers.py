@@ -29,9 +29,11 @@ from nst_video.optimizers import LBFGS, Objective, minimise
 from nst_video.options import EffortOptions, LookOptions
 from nst_video.pictures import read_picture
 from nst_video.plots import plot_trace
+from nst_video.probe import probe
 from nst_video.scales import resize
 from nst_video.stylizer import Stylizer
-from nst_video.video import VideoReader, probe, scaled_size
+from nst_video.video import VideoReader
+from nst_video.videoinfo import scaled_size
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 HISTORY = 10

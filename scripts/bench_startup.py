@@ -26,7 +26,7 @@ MAKER = ("loading networks and pictures", "nst_video.render", "make_stylizer")
 PLANNING = (
     ("planning, imports of torch included", "nst_video.resume", "make_plan"),
     ("of that: looking at the files and the cuts", "nst_video.guarded", "Look.finish"),
-    ("of that: device and precision, which imports torch", "nst_video.plan", "_settle_machine"),
+    ("of that: device and precision, which imports torch", "nst_video.planning", "_settle_machine"),
 )
 PAINTING = (
     ("of that: loading a network, each", "nst_video.encoders", "load_encoder"),

@@ -23,7 +23,9 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
 
 from nst_video import colors, motion
-from nst_video.video import VideoReader, probe, scaled_size
+from nst_video.probe import probe
+from nst_video.video import VideoReader
+from nst_video.videoinfo import scaled_size
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -19,11 +19,12 @@ from nst_video.arguments import given_options, parse_style
 from nst_video.cli import main
 from nst_video.commands import live, paint, score
 from nst_video.fields import flag_name
-from nst_video.job import LEDGER
+from nst_video.jobfolder import LEDGER
 from nst_video.kinds import Curve
+from nst_video.painted import FrameReport
 from nst_video.pictures import read_picture, write_picture
 from nst_video.presets import DREAM_PRESETS
-from nst_video.render import FrameReport, Progress
+from nst_video.render import Progress
 from nst_video.reports import writing_trace
 from nst_video.settings import DREAM, PAINT
 from nst_video.stopping import TOGETHER, Stopper, Terminated

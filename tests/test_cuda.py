@@ -30,7 +30,7 @@ from nst_video.motion import Motion
 from nst_video.objective import FrameObjective, Past, Weights, style_statistics
 from nst_video.optimizers import minimise, value_and_gradient
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
-from nst_video.plan import make_plan
+from nst_video.planning import make_plan
 from nst_video.render import render_plan, stylize
 from nst_video.settings import split_options
 from nst_video.state import State

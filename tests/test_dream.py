@@ -23,13 +23,16 @@ from nst_video.errors import InputError, Stopped, UsageError
 from nst_video.fingerprint import fingerprint
 from nst_video.options import EffortOptions, OutputOptions
 from nst_video.pictures import read_picture, write_picture
-from nst_video.plan import Plan, make_plan
-from nst_video.render import make_stylizer, render_job, render_plan
+from nst_video.plan import Plan
+from nst_video.planning import make_plan
+from nst_video.probe import probe
+from nst_video.render import render_job, render_plan
 from nst_video.resume import open_job
 from nst_video.settings import DREAM, Settings, preview, split_options
 from nst_video.state import State
 from nst_video.stepreport import StepReport
-from nst_video.video import VideoReader, probe
+from nst_video.stylizers import make_stylizer
+from nst_video.video import VideoReader
 
 # A dream that costs little: a shallow layer, small, one octave, few steps.
 QUICK = {"layers": ("relu3_1",), "size": 48, "octaves": 1, "first_iterations": 3, "iterations": 1.0, "jitter": 4}
@@ -121,7 +124,7 @@ def test_only_options_of_a_dream_count_for_going_on(clip, tmp_path):
 # ---------------------------------------------------------------------------------------------- what is refused
 
 REFUSED = {
-    "layer": ({"layers": ("relu9_1",)}, r"vgg19 has no layer 'relu9_1'; did you mean relu"),
+    "layer": ({"layers": ("relu9_1",)}, r"vgg19 has no layer 'relu9_1' \(did you mean relu"),
     "channel": ({"layers": ("relu5_1:600",)}, r"has no channel 600; the nearest is 511"),
     "octaves": ({"size": 64, "octaves": 9}, r"--octaves 9 is too many for 64x42 pixels.*allowed --octaves 3 or fewer"),
     "guide": ({"guide": "nothing.jpg"}, r"nothing\.jpg does not exist"),
@@ -367,5 +370,5 @@ def test_layers_are_listed_without_torch():
 
 
 def test_an_unknown_network_is_refused_with_the_nearest():
-    with pytest.raises(UsageError, match=r"unknown encoder 'vgg91'; did you mean vgg19"):
+    with pytest.raises(UsageError, match=r"unknown encoder 'vgg91' \(did you mean vgg19"):
         make_parser().parse_args(["--list-layers", "vgg91"])

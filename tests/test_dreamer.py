@@ -18,7 +18,7 @@ from nst_video.dreaming.specs import dreamed_layers
 from nst_video.encoders import load_encoder
 from nst_video.errors import NstVideoError, UsageError
 from nst_video.motion import Motion, MotionWindow
-from nst_video.plan import make_plan
+from nst_video.planning import make_plan
 from nst_video.render import render_plan
 from nst_video.state import State
 from nst_video.states import pack, unpack

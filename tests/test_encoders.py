@@ -261,7 +261,7 @@ def test_an_unknown_layer_is_refused_with_the_nearest_names(encoder, layer, mean
     if meant is None:
         assert check_layers(encoder, [layer]) == (layer,)
         return
-    with pytest.raises(UsageError, match=f"{encoder} has no layer '{layer}'; did you mean .*{meant}") as caught:
+    with pytest.raises(UsageError, match=f"{encoder} has no layer '{layer}' \\(did you mean .*{meant}") as caught:
         check_layers(encoder, [layer])
     assert "\n" not in str(caught.value)
 
@@ -269,7 +269,7 @@ def test_an_unknown_layer_is_refused_with_the_nearest_names(encoder, layer, mean
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "vgg91"}, "unknown encoder 'vgg91'; did you mean vgg19"),
+        ({"name": "vgg91"}, "unknown encoder 'vgg91' (did you mean vgg19"),
         ({"layers": []}, "no layer was asked for; vgg19 has relu1_1"),
         ({"layers": ["relu9_9"]}, "vgg19 has no layer 'relu9_9'"),
         ({"pooling": "median"}, "unknown pooling 'median'; there are average, max"),

@@ -26,10 +26,11 @@ from nst_video.errors import InputError, ResourceError
 from nst_video.limits import BASE_MEMORY, MEMORY_EXIT, memory_limit
 from nst_video.options import OutputOptions
 from nst_video.pictures import read_picture, write_picture
-from nst_video.plan import make_plan
-from nst_video.probe import VideoInfo, probe
+from nst_video.planning import make_plan
+from nst_video.probe import probe
 from nst_video.resume import open_job
 from nst_video.survey import Nowhere, Request, Survey, rehearse, survey
+from nst_video.videoinfo import VideoInfo
 
 INPUT = 3
 posix = pytest.mark.skipif(os.name != "posix", reason="needs fork, FIFOs or signals")
@@ -224,9 +225,9 @@ def test_a_movie_whose_pictures_lie_elsewhere_opens_nothing(folder, capsys, cana
 def child_that(does: str) -> str:
     """The code of a child that does this instead of probing the input."""
     return (
-        "import sys, os, time; sys.path[:] = sys.argv[1:]; from nst_video import guarded\n"
+        "import sys, os, time; sys.path[:] = sys.argv[1:]; from nst_video import guarded_child as child\n"
         f"def probe_input(*words):\n    {does}\n"
-        "guarded.probe_input = probe_input; guarded.child()"
+        "child.probe_input = probe_input; child.child()"
     )
 
 
@@ -297,11 +298,11 @@ def test_the_child_writes_no_files_and_opens_few(folder, capsys, monkeypatch):
 
 def test_a_long_look_goes_on_while_it_gets_on(folder, monkeypatch):
     slow = (
-        "import sys, time; sys.path[:] = sys.argv[1:]; from nst_video import guarded\n"
+        "import sys, time; sys.path[:] = sys.argv[1:]; from nst_video import guarded_child as child\n"
         "def survey(info, request, alive):\n"
         "    for _ in range(10):\n        time.sleep(0.5); alive()\n"
         "    return whole(info, request)\n"
-        "whole, guarded.survey = guarded.survey, survey; guarded.SIGN_OF_LIFE_EVERY = 0; guarded.child()"
+        "whole, child.survey = child.survey, survey; child.SIGN_OF_LIFE_EVERY = 0; child.child()"
     )
     monkeypatch.setattr(guarded, "CHILD", slow)
     monkeypatch.setattr(guarded, "STALL_LIMIT", 4.0)
@@ -590,7 +591,7 @@ def test_the_script_notices_faults(tmp_path):
 
 def test_the_pictures_are_told_to_be_good_before_the_part_to_render_is_decoded(tmp_path, monkeypatch):
     begun = []
-    monkeypatch.setattr("nst_video.plan.begin_import", begun.append)
+    monkeypatch.setattr("nst_video.planning.begin_import", begun.append)
     clip, style = make_video(tmp_path / "in.mp4"), tmp_path / "style.png"
     with pytest.raises(InputError, match=r"style\.png"):
         make_plan(clip, style, tmp_path / "out.mp4")

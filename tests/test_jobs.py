@@ -20,11 +20,13 @@ from nst_video import jobwriter, shots
 from nst_video.cli import main
 from nst_video.errors import InputError, ResourceError, Stopped, UsageError
 from nst_video.fingerprint import differences, processor
-from nst_video.job import LEDGER, MANIFEST, Job, Ledger, Manifest, job_folder, read_job
+from nst_video.job import Job, read_job
+from nst_video.jobfolder import LEDGER, MANIFEST, job_folder
 from nst_video.joblock import Holder, JobLock
+from nst_video.ledger import Ledger, Manifest
 from nst_video.options import OutputOptions
 from nst_video.pictures import write_picture
-from nst_video.plan import make_plan
+from nst_video.planning import make_plan
 from nst_video.render import render_job, render_plan
 from nst_video.resources import disk_needed
 from nst_video.resume import open_job

@@ -29,7 +29,9 @@ from nst_video.motion import Flows, MotionWindow
 from nst_video.options import CoherenceOptions, EffortOptions, MachineOptions, OutputOptions
 from nst_video.painted import Standing
 from nst_video.pictures import write_picture
-from nst_video.plan import Plan, make_plan
+from nst_video.plan import Plan
+from nst_video.planning import make_plan
+from nst_video.probe import probe
 from nst_video.render import render_job, stylize
 from nst_video.reports import writing_trace
 from nst_video.resume import open_job
@@ -42,7 +44,7 @@ from nst_video.stepdown import Frugal
 from nst_video.stepreport import StepReport, batch_report
 from nst_video.stylizer import Stylizer
 from nst_video.upcoming import Feed
-from nst_video.video import VideoReader, probe
+from nst_video.video import VideoReader
 
 FRAMES = 24
 TIMES = tuple(number * 512 for number in range(FRAMES))

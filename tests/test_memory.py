@@ -19,7 +19,8 @@ from nst_video.motion import Motion
 from nst_video.objective import FrameObjective, Missed, Past, Weights, style_of, style_statistics
 from nst_video.optimizers import minimise
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
-from nst_video.plan import Plan, make_plan
+from nst_video.plan import Plan
+from nst_video.planning import make_plan
 from nst_video.render import render_job, render_plan
 from nst_video.resume import open_job
 from nst_video.state import State
@@ -518,7 +519,7 @@ def test_a_render_that_goes_on_later_obeys_the_smaller_parts(clip, style, tmp_pa
         render_job(job, stop=lambda: job.done >= 4 or len(made) == 3)
     assert read_job(out).plan.effort.tile == 256
     # Were it planned anew, there would be memory for one piece, or too little for anything.
-    monkeypatch.setattr("nst_video.plan.available_memory", lambda *_: 10**6)
+    monkeypatch.setattr("nst_video.planning.available_memory", lambda *_: 10**6)
     with open_job(clip, style, out, machine=MachineOptions(memory_limit="2GB")) as job:
         result = render_job(job)
     assert (result.frames, made) == (6, [(10, None), (4, None), (4, 256), (4, 256)])

@@ -21,7 +21,7 @@ from nst_video.pictures import (
     read_picture,
     write_picture,
 )
-from nst_video.plan import make_plan
+from nst_video.planning import make_plan
 from nst_video.probe import probe
 
 RGB = media.picture(5, 40, 30)

@@ -12,12 +12,12 @@ from media import make_video, picture
 from nst_video.cli import COMMANDS
 from nst_video.codecs import CODECS, CONTAINERS, default_codec
 from nst_video.commands import dream, paint
+from nst_video.containers import READABLE
 from nst_video.live.desk import key_lines
 from nst_video.live.options import LiveOptions
 from nst_video.live.recorder import SUFFIXES
 from nst_video.pictures import READ_SUFFIXES, write_picture
 from nst_video.presets import DREAM_PRESETS, DREAM_STEPS, PRESETS
-from nst_video.probe import READABLE
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

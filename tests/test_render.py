@@ -26,14 +26,15 @@ from nst_video.motion import Flows, Motion, MotionWindow
 from nst_video.options import EffortOptions, OutputOptions
 from nst_video.painted import Standing
 from nst_video.pictures import read_picture, write_picture
-from nst_video.plan import make_plan
+from nst_video.planning import make_plan
+from nst_video.probe import probe
 from nst_video.render import render_job, render_plan, stylize
 from nst_video.resume import open_job
 from nst_video.score import score_video
 from nst_video.state import State
 from nst_video.timeline import Timeline
 from nst_video.upcoming import Feed, patiently
-from nst_video.video import VideoReader, probe
+from nst_video.video import VideoReader
 from nst_video.workers import workers_for
 
 UNEVEN = (0, 512, 700, 1900, 2000, 4096)

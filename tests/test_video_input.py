@@ -14,7 +14,9 @@ from PIL import Image
 
 from nst_video.errors import InputError, UsageError
 from nst_video.pictures import write_picture
-from nst_video.video import Frames, VideoReader, probe, scaled_size
+from nst_video.probe import probe
+from nst_video.video import Frames, VideoReader
+from nst_video.videoinfo import scaled_size
 
 
 def _text(path: Path) -> Path:

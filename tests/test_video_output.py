@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 
 from nst_video import codecs, output, streams
+from nst_video.destination import check_output, settle_encoding
 from nst_video.errors import InputError, ResourceError, UsageError
+from nst_video.gif_times import check_gif_times
 from nst_video.options import OutputOptions
 from nst_video.pictures import read_picture, write_picture
+from nst_video.probe import probe
 from nst_video.sequences import is_numbered, number_file
-from nst_video.video import VideoInfo, VideoReader, VideoWriter, check_output, probe
+from nst_video.video import VideoReader, VideoWriter
+from nst_video.videoinfo import VideoInfo
 
 SIZE = (media.WIDTH, media.HEIGHT)
 
@@ -107,7 +111,7 @@ def test_a_container_has_a_codec_of_its_own(tmp_path, clip, suffix, codec):
     write(probe(clip), target)
     assert probe(target).codec in {"libx264": ("h264",), "libvpx-vp9": ("vp9", "libvpx-vp9")}[codec]
     assert numbers(target) == list(range(8))
-    assert codecs.settle_encoding(OutputOptions(), target).codec == codec
+    assert settle_encoding(OutputOptions(), target).codec == codec
 
 
 def test_webm_has_the_next_codec_where_a_build_lacks_the_first(tmp_path, monkeypatch):
@@ -213,7 +217,8 @@ sys.path.insert(0, {tests!r})
 import media
 from nst_video.errors import ResourceError
 from nst_video.pictures import write_picture
-from nst_video.video import VideoWriter, probe
+from nst_video.video import VideoWriter
+from nst_video.probe import probe
 import numpy as np
 
 info = probe({clip!r})
@@ -345,28 +350,26 @@ def test_frames_too_close_for_a_gif_are_moved_and_the_others_are_not(tmp_path):
 )
 def test_how_many_frames_a_second_a_gif_can_have(rate, count, stride):
     times = [number / rate for number in range(count + 1)]
-    codecs.check_gif_times("out.gif", [*times[:-1:stride], times[-1]])
+    check_gif_times("out.gif", [*times[:-1:stride], times[-1]])
     if stride > 1:
         with pytest.raises(UsageError, match=f"at most 50 frames/s; use --stride {stride}, or"):
-            codecs.check_gif_times("out.gif", times)
+            check_gif_times("out.gif", times)
 
 
 def test_the_stride_that_is_enough_for_a_gif_need_be_no_multiple_of_the_one_given():
     times = [Fraction(number, 120) for number in range(241)]
     with pytest.raises(UsageError, match="use --stride 3, or"):
-        codecs.check_gif_times("out.gif", times[::2], lambda: times)
+        check_gif_times("out.gif", times[::2], lambda: times)
 
 
 def test_a_part_that_begins_and_ends_within_frames_is_no_faster_than_the_clip():
-    codecs.check_gif_times(
-        "out.gif", [Fraction(0), *(Fraction(2 * n - 1, 100) for n in range(1, 9)), Fraction(151, 1000)]
-    )
+    check_gif_times("out.gif", [Fraction(0), *(Fraction(2 * n - 1, 100) for n in range(1, 9)), Fraction(151, 1000)])
 
 
 def test_a_fast_part_of_a_clip_is_not_shown_late_in_a_gif(tmp_path):
     fast = [Fraction(number, 60) for number in range(60)]
     with pytest.raises(UsageError, match="at most 50 frames/s"):
-        codecs.check_gif_times("out.gif", [*fast, Fraction(1), Fraction(9)])
+        check_gif_times("out.gif", [*fast, Fraction(1), Fraction(9)])
 
 
 def test_a_gif_faster_than_gifs_are_is_refused(tmp_path):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from nst_video import streams
-from nst_video.probe import unit
+from nst_video.containers import unit
+from nst_video.probe import probe
 from nst_video.treatments import HOLDS, fresh_metadata
-from nst_video.video import VideoReader, VideoWriter, probe
+from nst_video.video import VideoReader, VideoWriter
 
 
 def copy(source: Path, target: Path, **span) -> Path:

@@ -79,7 +79,7 @@ def run(words: Sequence[str], stopper: Stopper) -> int:
     args = make_parser().parse_args(words)
     settings = split_options(given_options(args, DREAM), DREAM)
     if args.preview is not None:
-        from nst_video.codecs import output_kind  # PyAV comes with it, which --help does without
+        from nst_video.destination import output_kind  # PyAV comes with it, which --help does without
         from nst_video.pictures import PICTURE_SUFFIXES
 
         of_picture = Path(args.input).suffix.lower() in PICTURE_SUFFIXES and output_kind(args.output) != "picture"

@@ -16,7 +16,8 @@ from nst_video.words import counted
 
 if TYPE_CHECKING:
     from nst_video.job import Job
-    from nst_video.plan import Plan, StyleLike
+    from nst_video.plan import Plan
+    from nst_video.planning import StyleLike
     from nst_video.render import Progress, Result
 
 
@@ -57,9 +58,10 @@ def render(
     the exit code. command: its words, for people who go on with it.
     """
     # OpenCV and PyAV come with these: not before the options are known to be right, and never for --help.
-    from nst_video.codecs import output_kind
+    from nst_video.destination import output_kind
     from nst_video.pictures import picture_format
-    from nst_video.plan import make_plan, named_files, shares_of
+    from nst_video.plan import named_files
+    from nst_video.planning import make_plan, shares_of
     from nst_video.plots import EXTRA
     from nst_video.render import render_job, render_plan
     from nst_video.reports import check_reports, plot_of

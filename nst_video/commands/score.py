@@ -62,7 +62,8 @@ def run(words: Sequence[str], stopper: Stopper) -> int:
     if args.reference < 0:
         raise UsageError(f"--reference {args.reference} is out of range; allowed 0 or more")
 
-    from nst_video.plan import named_files, style_shares
+    from nst_video.plan import named_files
+    from nst_video.planning import style_shares
     from nst_video.plots import plot_score
     from nst_video.reports import check_reports
     from nst_video.score import score_video, write_csv

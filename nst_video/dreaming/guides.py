@@ -10,7 +10,7 @@ from nst_video import survey
 from nst_video.colors import to_image
 from nst_video.dreaming.dreamer import Guide
 from nst_video.options import OutputOptions
-from nst_video.video import probe
+from nst_video.probe import probe
 
 _Timed = tuple[Fraction, np.ndarray]
 

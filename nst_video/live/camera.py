@@ -20,8 +20,10 @@ from nst_video.errors import InputError, NstVideoError, ResourceError
 from nst_video.guarded import look
 from nst_video.live.frames import Captured
 from nst_video.options import OutputOptions
+from nst_video.probe import probe
 from nst_video.survey import Request
-from nst_video.video import VideoReader, probe, scaled_size
+from nst_video.video import VideoReader
+from nst_video.videoinfo import scaled_size
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,9 @@ from typing import Any
 import av
 import numpy as np
 
-from nst_video.codecs import CONTAINERS, check_output
+from nst_video.codecs import CONTAINERS
 from nst_video.color_tags import SRGB
+from nst_video.destination import check_output
 from nst_video.errors import NstVideoError, ResourceError, UsageError
 from nst_video.files import NOTHING_KEPT, discard, disk_errors, settle_new, temporary
 from nst_video.live.desk import Desk
@@ -26,8 +27,8 @@ from nst_video.live.outputs import Facts
 from nst_video.live.worker import Worker
 from nst_video.output import OWN_FILE, VideoOutput
 from nst_video.pictures import write_picture
-from nst_video.probe import VideoInfo
 from nst_video.video import LARGEST_QUEUE
+from nst_video.videoinfo import VideoInfo
 
 log = logging.getLogger(__name__)
 

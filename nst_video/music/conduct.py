@@ -13,7 +13,7 @@ from nst_video.schedules import Clock
 if TYPE_CHECKING:
     from nst_video.music.drives import Drive
     from nst_video.music.heard import Music
-    from nst_video.probe import VideoInfo
+    from nst_video.videoinfo import VideoInfo
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ of its own. Any other feature fades from the first layer (at 0) over those betwe
 a mean of 1; when nothing sounds all are equal.
 """
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import numpy as np
 from nst_video.errors import UsageError
 from nst_video.music.envelopes import at_frames, follow
 from nst_video.schedules import Clock, ScheduleError
+from nst_video.words import nearest
 
 if TYPE_CHECKING:
     from nst_video.music.heard import Music
@@ -170,9 +170,8 @@ class _Reader:
 
     def _check_feature(self, feature: str, target: str, place: int) -> None:
         if feature not in FEATURES:
-            near = difflib.get_close_matches(feature, FEATURES, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise self._error(f"unknown feature {feature!r}; there are {', '.join(FEATURES)}{hint}", place)
+            known = ", ".join(FEATURES)
+            raise self._error(f"unknown feature {feature!r}{nearest(feature, FEATURES)}; there are {known}", place)
         if feature == "chroma" and target != "layer":
             raise self._error("chroma is twelve values, which only layer can take", place)
 

@@ -16,8 +16,8 @@ from nst_video.music.features import SECONDS
 from nst_video.music.options import MusicOptions
 from nst_video.music.sound import LONGEST, SoundRequest
 from nst_video.music.track import Track, grid
-from nst_video.probe import VideoInfo
 from nst_video.soundtrack import FADE
+from nst_video.videoinfo import VideoInfo
 
 log = logging.getLogger(__name__)
 
