@@ -11,7 +11,7 @@ from importlib import import_module
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from nst_video.channel import Channel, ChannelClosed
+from nst_video.media.channel import Channel, ChannelClosed
 
 Item = TypeVar("Item")
 

@@ -6,9 +6,9 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
+from nst_video.devices.process import settle
 from nst_video.errors import NstVideoError, ResourceError, Stopped
-from nst_video.process import settle
-from nst_video.stopping import Stopper, Terminated
+from nst_video.jobs.stopping import Stopper, Terminated
 from nst_video.terminal import flushed, forget_unread, log_lines, say, tell
 
 COMMANDS = ("live", "dream", "score", "status", "info")  # modules of nst_video.commands; others are `paint`'s input

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nst_video.transfer import downloaded, uploaded
+from nst_video.devices.transfer import downloaded, uploaded
 
 # Linear sRGB -> cone response -> OKLab (Björn Ottosson, "A perceptual color space for image processing", 2020).
 _RGB_TO_LMS = (

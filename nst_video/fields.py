@@ -14,8 +14,8 @@ from typing import Any
 
 from nst_video.errors import UsageError
 from nst_video.kinds import Bytes, Curve, Kind, Number, Rate, Repeated, Several, Text, Time
+from nst_video.optimization.tiles import MINIMAL_TILE
 from nst_video.schedules import ScheduleError, is_schedule
-from nst_video.tiles import MINIMAL_TILE
 
 # What fields of several dataclasses have in common.
 TILE = Number(MINIMAL_TILE, 16384, whole=True)

@@ -17,8 +17,8 @@ def gather() -> dict[str, Any]:
     import av
     import torch
 
-    from nst_video.encoders import encoder_files
-    from nst_video.machine import device_name, devices
+    from nst_video.devices.machine import device_name, devices
+    from nst_video.networks.encoders import encoder_files
 
     ffmpeg = ", ".join(f"{name} {'.'.join(map(str, version))}" for name, version in sorted(av.library_versions.items()))
     return {

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_video import motion
-from nst_video.losses import gram, relative_style
+from nst_video.flow import motion
+from nst_video.optimization.losses import gram, relative_style
 from nst_video.words import counted
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")

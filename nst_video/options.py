@@ -10,7 +10,7 @@ from fractions import Fraction
 from nst_video.errors import UsageError
 from nst_video.fields import BY_QUALITY, COUNT, TILE, check, exact, flag_name, option
 from nst_video.kinds import Bytes, Choice, Curve, Flag, Number, Rate, Several, Text, Time
-from nst_video.layers import ENCODER_LAYERS
+from nst_video.networks.layers import ENCODER_LAYERS
 
 _WEIGHT = Number(0, 1e12)
 _CURVED_WEIGHT = Curve(0, 1e12)

@@ -11,14 +11,14 @@ from typing import Any
 from nst_video.curves import Curves
 from nst_video.dreaming.options import DreamOptions
 from nst_video.errors import InputError
-from nst_video.lanes import Lane, lanes_of
+from nst_video.media.sequences import pictures_of
+from nst_video.media.shots import segments
+from nst_video.media.soundtrack import Heard, Song
 from nst_video.music.options import MusicOptions
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, MachineOptions, OutputOptions
+from nst_video.painting.lanes import Lane, lanes_of
 from nst_video.plain import fraction_of, plain, tuples
-from nst_video.sequences import pictures_of
 from nst_video.settings import GROUPS, Settings, groups_from_json
-from nst_video.shots import segments
-from nst_video.soundtrack import Heard, Song
 
 _VERSION = 2
 

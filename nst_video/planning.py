@@ -11,26 +11,27 @@ from typing import Any
 import numpy as np
 
 from nst_video.ahead import begin_import
-from nst_video.budget import fitted, given_up
 from nst_video.curves import Curves
-from nst_video.destination import check_output, output_kind, settle_encoding
+from nst_video.devices.memory import available_memory
 from nst_video.dreaming.options import DreamOptions
 from nst_video.dreaming.specs import check_octaves, dreamed_layers, tile_for
 from nst_video.errors import InputError, UsageError
-from nst_video.gif_times import check_gif_times
-from nst_video.guarded import look as look_at
-from nst_video.layers import DISTILLED, check_layers, smallest_side
-from nst_video.memory import available_memory
+from nst_video.media.destination import check_output, output_kind, settle_encoding
+from nst_video.media.gif_times import check_gif_times
+from nst_video.media.guarded import look as look_at
+from nst_video.media.survey import Request, Survey, with_duration
+from nst_video.media.videoinfo import VideoInfo, scaled_size
 from nst_video.music.conduct import conduct
 from nst_video.music.drives import parse_drives
+from nst_video.networks.layers import DISTILLED, check_layers, smallest_side
+from nst_video.optimization.budget import fitted, given_up
+from nst_video.optimization.tiles import overlap_of
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
+from nst_video.painting.lanecount import with_lanes
 from nst_video.plan import Plan, Style, named_files
 from nst_video.presets import Balance, balance_of
 from nst_video.settings import Settings
-from nst_video.survey import Request, Survey, with_duration
-from nst_video.tiles import overlap_of
 from nst_video.timeline import Timeline
-from nst_video.videoinfo import VideoInfo, scaled_size
 
 StyleLike = str | os.PathLike[str] | tuple[str | os.PathLike[str], float]
 
@@ -62,8 +63,6 @@ def make_plan(
     kind = _check_output(input, shares, output, settings)
     plan = settle(input, styles, output, settings)
     if kind != "picture":
-        from nst_video.lanecount import with_lanes  # that comes after plans, and may load the encoder to measure
-
         plan = with_lanes(plan)
     less = given_up(settings.effort, plan.effort)
     if less:
@@ -298,7 +297,9 @@ def _settle_weights(settings: Settings) -> Settings:
 
 def _fill_weights(options: Any, loss: str, balance: Balance) -> Any:
     """Options with every weight that was left at None taken from the chosen loss, as the encoder needs it."""
-    from nst_video.losses import NORMALISERS  # imports torch: only now that the inputs are known to be good
+    from nst_video.optimization.losses import (
+        NORMALISERS,  # imports torch: only now that the inputs are known to be good
+    )
 
     missing = [item.name for item in fields(options) if getattr(options, item.name) is None]
     weights = [name for name in missing if name.endswith("_weight")]
@@ -309,11 +310,11 @@ def _fill_weights(options: Any, loss: str, balance: Balance) -> Any:
 
 def _settle_machine(machine: MachineOptions, flow: str) -> MachineOptions:
     """Device, precision and threads that this machine has; UsageError where it cannot find such a flow."""
-    from nst_video.machine import resolve_machine  # imports torch
+    from nst_video.devices.machine import resolve_machine  # imports torch
 
     machine = resolve_machine(machine)
     if flow == "gpu":
-        from nst_video.motion import flow_on
+        from nst_video.flow.motion import flow_on
 
         flow_on(machine.device)
     return machine

@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from nst_video.destination import output_kind
 from nst_video.errors import InputError, ResourceError, Stopped, UsageError, is_out_of_memory
-from nst_video.job import Job
-from nst_video.jobfolder import remove_folder
-from nst_video.jobwriter import is_published
-from nst_video.painted import FrameReport, Painted, report_of
+from nst_video.jobs.job import Job
+from nst_video.jobs.jobfolder import remove_folder
+from nst_video.jobs.jobwriter import is_published
+from nst_video.jobs.resume import open_job
+from nst_video.jobs.sinks import FileSink, JobSink, Sink
+from nst_video.media.destination import output_kind
+from nst_video.media.survey import probe_input
+from nst_video.painting.painted import FrameReport, Painted, report_of
+from nst_video.painting.stepdown import Frugal
+from nst_video.painting.upcoming import Feed
 from nst_video.plan import Plan
 from nst_video.planning import StyleLike, make_plan
-from nst_video.resume import open_job
 from nst_video.settings import DREAM, PAINT, Section, Settings, in_keywords, split_options
-from nst_video.sinks import FileSink, JobSink, Sink
-from nst_video.stepdown import Frugal
 from nst_video.stylizers import FrameStylizer, make_stylizer
-from nst_video.survey import probe_input
-from nst_video.upcoming import Feed
 from nst_video.words import counted
 
 __all__ = [
@@ -220,8 +220,8 @@ def _render(
     stop: Callable[[], bool] | None,
 ) -> Result:
     """Every frame that the sink lacks, through the stylizer into the sink."""
-    from nst_video.machine import computing
-    from nst_video.painting import paint
+    from nst_video.devices.machine import computing
+    from nst_video.painting.rounds import paint
 
     rows = [report_of(row) for row in sink.rows()]
     resumed, stopped = len(rows), stop or (lambda: False)

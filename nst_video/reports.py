@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nst_video.destination import folder_and_pattern
 from nst_video.errors import ResourceError, UsageError, missing_package
 from nst_video.files import write_whole
-from nst_video.painted import row_of
-from nst_video.pictures import contact_sheet, write_picture
+from nst_video.media.destination import folder_and_pattern
+from nst_video.media.pictures import contact_sheet, write_picture
+from nst_video.media.sequences import is_numbered
+from nst_video.painting.painted import row_of
 from nst_video.plots import EXTRA, can_plot, plot_format, plot_trace
-from nst_video.sequences import is_numbered
 
 if TYPE_CHECKING:
     from nst_video.render import Progress

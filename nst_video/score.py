@@ -17,14 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_video import motion
 from nst_video.colors import to_image, to_rgb
 from nst_video.curves import controls_at
-from nst_video.encoders import Encoder, load_encoder
+from nst_video.devices.machine import computing
 from nst_video.errors import InputError, UsageError
-from nst_video.guarded import look as look_at
-from nst_video.losses import gram
-from nst_video.machine import computing
+from nst_video.flow import motion
 from nst_video.measures import (
     CONTENT_LAYER,
     LAYERS,
@@ -41,16 +38,19 @@ from nst_video.measures import (
     summarise,
     warp_error,
 )
-from nst_video.objective import in_basis
+from nst_video.media.guarded import look as look_at
+from nst_video.media.pictures import read_picture
+from nst_video.media.survey import Request, open_input, probe_input
+from nst_video.media.video import VideoReader
+from nst_video.media.videoinfo import scaled_size
+from nst_video.networks.encoders import Encoder, load_encoder
+from nst_video.optimization.losses import gram
+from nst_video.optimization.objective import in_basis
 from nst_video.options import OutputOptions
-from nst_video.pictures import read_picture
 from nst_video.plan import Plan
 from nst_video.planning import StyleLike, settle
 from nst_video.settings import split_options
 from nst_video.stylizers import FrameStylizer, make_stylizer
-from nst_video.survey import Request, open_input, probe_input
-from nst_video.video import VideoReader
-from nst_video.videoinfo import scaled_size
 from nst_video.words import counted
 
 ROUNDING = 2  # pixels by which sizes may differ: renders have even ones

@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Protocol
 
 from nst_video.dreaming.options import DreamOptions
-from nst_video.pictures import read_picture
+from nst_video.media.pictures import read_picture
 from nst_video.plan import Plan
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nst_video.controls import Controls
-    from nst_video.motion import Motion
-    from nst_video.state import State
+    from nst_video.flow.motion import Motion
+    from nst_video.painting.state import State
 
 
 class FrameStylizer(Protocol):
@@ -50,9 +50,9 @@ def _make_dreamer(plan: Plan, dream: DreamOptions) -> FrameStylizer:
 def _make_painter(plan: Plan) -> FrameStylizer:
     """The plan's encoder and style pictures."""
     from nst_video.colors import to_image
-    from nst_video.encoders import load_encoder
-    from nst_video.stylizer import Stylizer
-    from nst_video.teacher import load_teacher, places_of
+    from nst_video.networks.encoders import load_encoder
+    from nst_video.painting.stylizer import Stylizer
+    from nst_video.painting.teacher import load_teacher, places_of
 
     machine, look = plan.machine, plan.look
     encoder = load_encoder(

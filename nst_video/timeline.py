@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from nst_video.media.videoinfo import VideoInfo
 from nst_video.options import OutputOptions
 from nst_video.schedules import Clock
-from nst_video.videoinfo import VideoInfo
 
 if TYPE_CHECKING:
     from nst_video.music.heard import Music
@@ -40,9 +40,9 @@ class Timeline:
 
 def plot_plan(plan: "Plan", path: str) -> None:
     """Draw what will change in a render under the waveform with the beats; errors as `plots.plot_music`."""
+    from nst_video.media.survey import probe_input
     from nst_video.music.heard import hear
     from nst_video.plots import plot_music
-    from nst_video.survey import probe_input
 
     info = probe_input(plan.input, plan.options)
     line = Timeline.of(info, plan.edges, plan.options)

@@ -1,4 +1,4 @@
-"""An encoder's layers by fewer multiplications (`nst_video/winograd.py`) against torch's own convolutions, on a CPU.
+"""An encoder's layers by fewer multiplications (`nst_video/networks/winograd.py`) against torch's own, on a CPU.
 
     python scripts/bench_convolution.py [--encoder vgg19] [--size 512x288] [--threads 2] [--rounds 7]
 
@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_video.encoders import load_encoder
-from nst_video.frozen import FrozenConvolution, Kernel, PlainKernel
-from nst_video.process import keep_memory
-from nst_video.winograd import WinogradKernel, pays, suits
+from nst_video.devices.process import keep_memory
+from nst_video.networks.encoders import load_encoder
+from nst_video.networks.frozen import FrozenConvolution, Kernel, PlainKernel
+from nst_video.networks.winograd import WinogradKernel, pays, suits
 
 
 def main() -> None:

@@ -37,11 +37,11 @@ from nst_video.colors import to_image, to_rgb
 from nst_video.controls import Controls
 from nst_video.dreaming.dreamer import Dreamer, load_dreamer
 from nst_video.dreaming.options import DreamOptions
-from nst_video.encoders import Encoder
+from nst_video.flow.motion import Motion, MotionWindow, flow, to_flow, trust_mask
 from nst_video.measures import warp_error
-from nst_video.motion import Motion, MotionWindow, flow, to_flow, trust_mask
-from nst_video.pictures import write_picture
-from nst_video.video import VideoReader
+from nst_video.media.pictures import write_picture
+from nst_video.media.video import VideoReader
+from nst_video.networks.encoders import Encoder
 
 ROOT = Path(__file__).resolve().parent.parent
 BLEND = 0.85

@@ -28,14 +28,14 @@ from bench_quality import Job, find, find_clips, load_judge, pictures, say
 from bench_speed import torchs_own
 from torch import Tensor
 
-from nst_video.encoders import Encoder, load_encoder
-from nst_video.losses import NORMALISERS
-from nst_video.objective import FrameObjective, Missed, Weights, style_statistics
-from nst_video.optimizers import value_and_gradient
+from nst_video.devices.process import give_back_memory, keep_memory
+from nst_video.media.pictures import contact_sheet, write_picture
+from nst_video.networks.encoders import Encoder, load_encoder
+from nst_video.optimization.losses import NORMALISERS
+from nst_video.optimization.objective import FrameObjective, Missed, Weights, style_statistics
+from nst_video.optimization.optimizers import value_and_gradient
 from nst_video.options import LookOptions
-from nst_video.pictures import contact_sheet, write_picture
-from nst_video.process import give_back_memory, keep_memory
-from nst_video.teacher import load_teacher, places_of
+from nst_video.painting.teacher import load_teacher, places_of
 
 SIZES = ((144, 256), (288, 512))
 ROUNDS = 9

@@ -16,14 +16,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from nst_video.machine import device_name
+from nst_video.devices.machine import device_name
+from nst_video.devices.workers import workers_for
+from nst_video.media.video import VideoReader
 from nst_video.options import CoherenceOptions, EffortOptions, MachineOptions
-from nst_video.painted import Standing
+from nst_video.painting.painted import Standing
+from nst_video.painting.upcoming import Feed
 from nst_video.plan import Plan
 from nst_video.planning import make_plan
-from nst_video.upcoming import Feed
-from nst_video.video import VideoReader
-from nst_video.workers import workers_for
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 

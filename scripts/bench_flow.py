@@ -20,11 +20,11 @@ import torch
 from bench_quality import CLIP_SUFFIXES, ROOT, STYLE_SUFFIXES, end_of, find, make_missing, say
 
 from nst_video import CoherenceOptions, EffortOptions, MachineOptions, OutputOptions, make_plan, render_plan
-from nst_video.motion import FLOW_PRESETS, MotionWindow
-from nst_video.probe import probe
+from nst_video.flow.motion import FLOW_PRESETS, MotionWindow
+from nst_video.media.probe import probe
+from nst_video.media.video import VideoReader
+from nst_video.media.videoinfo import scaled_size
 from nst_video.score import score_video
-from nst_video.video import VideoReader
-from nst_video.videoinfo import scaled_size
 
 MEASURES = ("e_warp", "style", "content", "content_p95", "fill")
 

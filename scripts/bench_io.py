@@ -19,9 +19,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from nst_video.probe import probe
-from nst_video.video import VideoReader, VideoWriter
-from nst_video.videoinfo import VideoInfo, scaled_size
+from nst_video.media.probe import probe
+from nst_video.media.video import VideoReader, VideoWriter
+from nst_video.media.videoinfo import VideoInfo, scaled_size
 
 SHORT, LONG = 200, 2000  # frames
 

@@ -28,8 +28,8 @@ class HandedThrough:
     """Hands every frame back, with a state as large as that of the real stylizer."""
 
     def __init__(self, plan: Any) -> None:
-        from nst_video.curvature import Curvature
-        from nst_video.state import State
+        from nst_video.optimization.curvature import Curvature
+        from nst_video.painting.state import State
 
         width, height = plan.size
         self.state = State(
@@ -49,12 +49,12 @@ class HandedThrough:
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
     """One run in this process: seconds by the clock and of the processor, and the frames."""
+    from nst_video.jobs.resume import open_job
+    from nst_video.media.survey import probe_input
     from nst_video.options import EffortOptions, MachineOptions, OutputOptions
     from nst_video.planning import make_plan
     from nst_video.render import render_job, render_plan
-    from nst_video.resume import open_job
     from nst_video.stylizers import make_stylizer
-    from nst_video.survey import probe_input
 
     rate = probe_input(args.clip, OutputOptions()).average_rate
     with tempfile.TemporaryDirectory() as folder:

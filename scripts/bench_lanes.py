@@ -22,19 +22,19 @@ from typing import Any
 
 import numpy as np
 
-from nst_video import lanes
-from nst_video.lanecount import TRIED, seconds_a_step
-from nst_video.machine import device_name, resolve_machine
+from nst_video.devices.machine import device_name, resolve_machine
+from nst_video.jobs.resume import open_job
+from nst_video.media.probe import probe
+from nst_video.media.video import VideoReader, VideoWriter
 from nst_video.options import MachineOptions
-from nst_video.painted import FrameReport
+from nst_video.painting import lanes
+from nst_video.painting.lanecount import TRIED, seconds_a_step
+from nst_video.painting.painted import FrameReport
 from nst_video.planning import make_plan
-from nst_video.probe import probe
 from nst_video.render import render_job
-from nst_video.resume import open_job
 from nst_video.score import score_video
 from nst_video.settings import split_options
 from nst_video.stylizers import make_stylizer
-from nst_video.video import VideoReader, VideoWriter
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 LOSSES = ("style", "content", "loss")

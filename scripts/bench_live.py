@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from nst_video.colors import to_image
-from nst_video.encoders import Encoder, load_encoder
+from nst_video.flow.motion import MotionWindow
 from nst_video.live.camera import Camera, open_camera
 from nst_video.live.canvas import Canvas
 from nst_video.live.desk import Desk, Look
@@ -38,14 +38,14 @@ from nst_video.live.options import LiveOptions
 from nst_video.live.outputs import Facts
 from nst_video.live.session import Session, Statistics
 from nst_video.measures import warp_error
-from nst_video.motion import MotionWindow
-from nst_video.objective import style_statistics
+from nst_video.media.pictures import contact_sheet, read_picture, write_picture
+from nst_video.media.videoinfo import scaled_size
+from nst_video.networks.encoders import Encoder, load_encoder
+from nst_video.optimization.objective import style_statistics
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
-from nst_video.pictures import contact_sheet, read_picture, write_picture
+from nst_video.painting.scales import resize
+from nst_video.painting.stylizer import Stylizer
 from nst_video.presets import resolve_effort
-from nst_video.scales import resize
-from nst_video.stylizer import Stylizer
-from nst_video.videoinfo import scaled_size
 
 JUDGED_SIDE = 256  # long side in pixels at which looks are compared
 NOISE = 4.0  # standard deviation of the still camera's noise, in levels of 255
@@ -383,8 +383,8 @@ def at_side(rgb: np.ndarray, side: int) -> np.ndarray:
 
 def nth_frame(clip: str, number: int, side: int) -> np.ndarray:
     """Frame `number` of a clip at a long side."""
-    from nst_video.probe import probe
-    from nst_video.video import VideoReader
+    from nst_video.media.probe import probe
+    from nst_video.media.video import VideoReader
 
     with VideoReader(clip, size=scaled_size(probe(clip), side), batch=1) as reader:
         for index, frames in enumerate(reader):

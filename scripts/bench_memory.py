@@ -1,4 +1,4 @@
-"""How much memory painting a frame takes: the figures of nst_video/budget.py, and whether they are still right.
+"""How much memory painting a frame takes: the figures of nst_video/optimization/budget.py, and if they are right.
 
     python scripts/bench_memory.py [--encoders vgg19 slim] [--precisions fp32 bf16] [--sizes 512x288 768x432]
                                    [--tiles 0 256] [--history 10 4] [--evaluations 2] [--json FILE]
@@ -84,19 +84,19 @@ def measure(
     *, encoder: str, precision: str, width: int, height: int, tile: int | None, history: int, evaluations: int
 ) -> dict[str, float]:
     """Peak bytes above what was there before, and what a plan expects of the whole process."""
-    from nst_video.process import settle
+    from nst_video.devices.process import settle
 
     settle()  # before torch is imported, as the command line does: it decides what becomes of memory that is given back
     import torch
 
-    from nst_video.budget import Need
-    from nst_video.curvature import Curvature
-    from nst_video.encoders import load_encoder
-    from nst_video.motion import Motion
+    from nst_video.flow.motion import Motion
+    from nst_video.networks.encoders import load_encoder
+    from nst_video.optimization.budget import Need
+    from nst_video.optimization.curvature import Curvature
     from nst_video.options import EffortOptions, LookOptions, MachineOptions
-    from nst_video.state import State
-    from nst_video.stylizer import Stylizer
-    from nst_video.teacher import load_teacher
+    from nst_video.painting.state import State
+    from nst_video.painting.stylizer import Stylizer
+    from nst_video.painting.teacher import load_teacher
 
     look = LookOptions()
     network = load_encoder(encoder, (*look.content_layers, *look.style_layers), precision=precision)
@@ -135,9 +135,9 @@ def compare(encoders: list[str], overlaps: list[int]) -> None:
     import torch
     from torch.nn import functional
 
-    from nst_video import tiled
-    from nst_video.encoders import load_encoder
-    from nst_video.objective import FrameObjective, Weights, style_of
+    from nst_video.networks.encoders import load_encoder
+    from nst_video.optimization import tiled
+    from nst_video.optimization.objective import FrameObjective, Weights, style_of
     from nst_video.options import LookOptions
 
     look, generator = LookOptions(), torch.Generator().manual_seed(0)

@@ -18,11 +18,11 @@ import torch
 
 from nst_video import CoherenceOptions, EffortOptions, LookOptions, MotionWindow, Stylizer, load_encoder
 from nst_video.colors import to_image
-from nst_video.pictures import read_picture
+from nst_video.media.pictures import read_picture
+from nst_video.media.probe import probe
+from nst_video.media.video import VideoReader
+from nst_video.media.videoinfo import scaled_size
 from nst_video.presets import resolve_effort
-from nst_video.probe import probe
-from nst_video.video import VideoReader
-from nst_video.videoinfo import scaled_size
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 T = TypeVar("T")

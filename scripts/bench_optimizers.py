@@ -23,17 +23,17 @@ import torch
 from torch import Tensor
 
 from nst_video.colors import to_image
-from nst_video.encoders import Encoder, load_encoder
-from nst_video.objective import FrameObjective, style_statistics
-from nst_video.optimizers import LBFGS, Objective, minimise
+from nst_video.media.pictures import read_picture
+from nst_video.media.probe import probe
+from nst_video.media.video import VideoReader
+from nst_video.media.videoinfo import scaled_size
+from nst_video.networks.encoders import Encoder, load_encoder
+from nst_video.optimization.objective import FrameObjective, style_statistics
+from nst_video.optimization.optimizers import LBFGS, Objective, minimise
 from nst_video.options import EffortOptions, LookOptions
-from nst_video.pictures import read_picture
+from nst_video.painting.scales import resize
+from nst_video.painting.stylizer import Stylizer
 from nst_video.plots import plot_trace
-from nst_video.probe import probe
-from nst_video.scales import resize
-from nst_video.stylizer import Stylizer
-from nst_video.video import VideoReader
-from nst_video.videoinfo import scaled_size
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 HISTORY = 10

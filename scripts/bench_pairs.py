@@ -19,7 +19,8 @@ from unittest.mock import patch
 import torch
 from bench_quality import CLIP_SUFFIXES, ROOT, STYLE_SUFFIXES, end_of, find, make_missing, say
 
-from nst_video import EffortOptions, LookOptions, MachineOptions, OutputOptions, make_plan, optimizers, render_plan
+from nst_video import EffortOptions, LookOptions, MachineOptions, OutputOptions, make_plan, render_plan
+from nst_video.optimization import optimizers
 from nst_video.score import score_video
 
 MEASURES = ("style", "content", "e_warp")

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from nst_video import EffortOptions, LookOptions, Motion, Stylizer
 from nst_video.colors import to_image, to_rgb
-from nst_video.encoders import Encoder, load_encoder
-from nst_video.losses import gram
-from nst_video.machine import devices
+from nst_video.devices.machine import devices
 from nst_video.measures import STYLE_LAYERS, style_distance
-from nst_video.pictures import read_picture
-from nst_video.scales import resize
-from nst_video.teacher import load_teacher
+from nst_video.media.pictures import read_picture
+from nst_video.networks.encoders import Encoder, load_encoder
+from nst_video.optimization.losses import gram
+from nst_video.painting.scales import resize
+from nst_video.painting.teacher import load_teacher
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 PICTURES, STYLES = ("chelsea", "rocket"), ("oil", "mosaic")

@@ -25,13 +25,13 @@ from bench_figures import Record, checks_table, results_table
 from make_clips import make_clips, true_flow
 
 from nst_video import EffortOptions, MachineOptions, OutputOptions, Plan, Progress, make_plan, render_plan
-from nst_video.encoders import Encoder
 from nst_video.measures import Score
-from nst_video.pictures import contact_sheet, read_picture, write_picture
+from nst_video.media.pictures import contact_sheet, read_picture, write_picture
+from nst_video.media.video import VideoReader
+from nst_video.networks.encoders import Encoder
 from nst_video.plots import plot_score
 from nst_video.score import Paint, independent_painter, score_video, write_csv
 from nst_video.stylizers import make_stylizer
-from nst_video.video import VideoReader
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CLIPS = ("bunny", "pan", "cuts", "still")

@@ -13,7 +13,7 @@ GOMP_SPINCOUNT=10000 OMP_WAIT_POLICY=PASSIVE before the command lets threads wai
 The floor: for every layer the larger of its multiply-adds at the device's own matrix rate and its bytes at the device's
 own copy rate, both measured in the same run; an activation is written and read once on the way there and read once on
 the way back, its gradient written and read once, and nothing else is moved. A CPU in float32 can be quicker than that,
-as it does fewer multiplications (nst_video/winograd.py); the last column is the gain from it. "plain" is
+as it does fewer multiplications (nst_video/networks/winograd.py); the last column is the gain from it. "plain" is
 scripts/plain_gatys.py with its history full. On an NVIDIA GPU an iteration is one replay of a CUDA graph, timed over
 many of them; "one by one" is the same without a graph, "by autograd" with the gradient that autograd makes of
 objective.py (on a CPU also with torch's convolutions), and lanes are pictures optimised as one batch, whose time is
@@ -48,13 +48,13 @@ from torch import Tensor
 
 from nst_video import LookOptions
 from nst_video.colors import to_image
-from nst_video.encoders import Encoder, load_encoder
-from nst_video.frozen import FrozenConvolution, PlainKernel
-from nst_video.machine import device_name, devices
-from nst_video.optimizers import LBFGS
-from nst_video.pictures import read_picture
-from nst_video.process import keep_memory
-from nst_video.products import product
+from nst_video.devices.machine import device_name, devices
+from nst_video.devices.process import keep_memory
+from nst_video.devices.products import product
+from nst_video.media.pictures import read_picture
+from nst_video.networks.encoders import Encoder, load_encoder
+from nst_video.networks.frozen import FrozenConvolution, PlainKernel
+from nst_video.optimization.optimizers import LBFGS
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 SIZES = {"cpu": ["256x256", "512x288"], "cuda": ["256x256", "512x288", "512x512", "1280x720", "1920x1080"]}

@@ -24,14 +24,14 @@ SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 # make_stylizer are in modules that import torch, so they are looked up when that is called.
 MAKER = ("loading networks and pictures", "nst_video.render", "make_stylizer")
 PLANNING = (
-    ("planning, imports of torch included", "nst_video.resume", "make_plan"),
-    ("of that: looking at the files and the cuts", "nst_video.guarded", "Look.finish"),
+    ("planning, imports of torch included", "nst_video.jobs.resume", "make_plan"),
+    ("of that: looking at the files and the cuts", "nst_video.media.guarded", "Look.finish"),
     ("of that: device and precision, which imports torch", "nst_video.planning", "_settle_machine"),
 )
 PAINTING = (
-    ("of that: loading a network, each", "nst_video.encoders", "load_encoder"),
-    ("painting the first frame", "nst_video.stylizer", "Stylizer.step"),
-    ("of that: looks of the teacher", "nst_video.teacher", "Teacher.look"),
+    ("of that: loading a network, each", "nst_video.networks.encoders", "load_encoder"),
+    ("painting the first frame", "nst_video.painting.stylizer", "Stylizer.step"),
+    ("of that: looks of the teacher", "nst_video.painting.teacher", "Teacher.look"),
 )
 
 
@@ -82,7 +82,8 @@ def run(command: list[str]) -> tuple[float, float, str]:
 
 def child(words: list[str]) -> None:
     """Run the command line until the first frame is done, then tell how long the stages took."""
-    import_module("nst_video.process").settle()  # as the command line does first of all: what is watched imports torch
+    # As the command line does first of all: what is watched imports torch.
+    import_module("nst_video.devices.process").settle()
     taken: dict[str, tuple[float, float]] = {}
     for stage in PLANNING:
         watch(*stage, taken)

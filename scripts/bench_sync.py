@@ -20,9 +20,9 @@ from blink import Blinker, lit, settings  # noqa: E402
 from clicks import click_times, click_track, spans  # noqa: E402
 from media import picture  # noqa: E402
 
-from nst_video.pictures import write_picture  # noqa: E402
+from nst_video.media.pictures import write_picture  # noqa: E402
+from nst_video.media.probe import probe  # noqa: E402
 from nst_video.planning import make_plan  # noqa: E402
-from nst_video.probe import probe  # noqa: E402
 from nst_video.render import render_plan  # noqa: E402
 
 EVERY = 0.731  # seconds between clicks: in step with no frame rate

@@ -31,32 +31,22 @@ sys.path.insert(0, str(ROOT / "tests"))
 from as_on_gpu import AsOnGpu  # noqa: E402
 from tiny import texture  # noqa: E402
 
-from nst_video import (  # noqa: E402
-    borders,
-    curvature,
-    direct,
-    fill,
-    frozen,
-    graphs,
-    objective,
-    optimizers,
-    padded,
-    painting,
-    stylizer,
-    transfer,
-    winograd,
-)
 from nst_video.colors import to_image  # noqa: E402
 from nst_video.controls import Controls  # noqa: E402
-from nst_video.curvature import Curvature  # noqa: E402
-from nst_video.encoders import load_encoder  # noqa: E402
-from nst_video.motion import Motion  # noqa: E402
-from nst_video.optimizers import LBFGS  # noqa: E402
+from nst_video.devices import transfer  # noqa: E402
+from nst_video.flow import fill  # noqa: E402
+from nst_video.flow.motion import Motion  # noqa: E402
+from nst_video.networks import borders, frozen, padded, winograd  # noqa: E402
+from nst_video.networks.encoders import load_encoder  # noqa: E402
+from nst_video.optimization import curvature, direct, graphs, objective, optimizers  # noqa: E402
+from nst_video.optimization.curvature import Curvature  # noqa: E402
+from nst_video.optimization.optimizers import LBFGS  # noqa: E402
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions  # noqa: E402
-from nst_video.state import State  # noqa: E402
-from nst_video.stylizer import Stylizer  # noqa: E402
-from nst_video.teacher import load_teacher, places_of  # noqa: E402
-from nst_video.upcoming import Upcoming  # noqa: E402
+from nst_video.painting import rounds, stylizer  # noqa: E402
+from nst_video.painting.state import State  # noqa: E402
+from nst_video.painting.stylizer import Stylizer  # noqa: E402
+from nst_video.painting.teacher import load_teacher, places_of  # noqa: E402
+from nst_video.painting.upcoming import Upcoming  # noqa: E402
 
 LAUNCHES, WAITS = "launches", "waits"
 REST = "all else"
@@ -68,8 +58,8 @@ PARTS: list[tuple[Any, str, str]] = [
     (graphs.Graphs, "minimise", "minimisation: in and out of the graph, replays"),
     (optimizers.Minimum, "begin_read", "report"),
     (Stylizer, "_remember", "state for the next frame"),
-    (painting, "_drift", "drift"),
-    (painting, "_read", "picture to the host"),
+    (rounds, "_drift", "drift"),
+    (rounds, "_read", "picture to the host"),
 ]
 # The same of functions that are recorded, by their names.
 RECORDED = {
@@ -338,13 +328,13 @@ def count(name: str, *, size: int, iterations: int, precision: str, hole: bool) 
         frame = upcoming(0, size, hole=hole)
         with counted.nothing():
             state = after_a_first_frame(painter, frame.image)
-        one = painting._Painter(lane, 1, iter(()), painting.deque(), state, frame.image, None)
+        one = rounds._Painter(lane, 1, iter(()), rounds.deque(), state, frame.image, None)
         for number in range(1, 5):  # the first two make ready what stays
             with counted.nothing():
                 frame = upcoming(number, size, hole=hole)
             kind = "with a look" if painter.looks.due(one.state.frame, one.state) else "without a look"
             counted.found = {}
-            list(painting._together(plan, painter, [painting._Work(one, frame, frame.motion, Controls())], own))
+            list(rounds._together(plan, painter, [rounds._Work(one, frame, frame.motion, Controls())], own))
             result[f"{name}, {kind}" if painter.teacher else name] = counted.found
     print(f"{name}: operations in graphs, which are one launch each: {dict(counted.recorded)}")
     return result

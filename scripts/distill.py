@@ -10,7 +10,7 @@ state of the training, which can be stopped at any time and goes on from there; 
 The student begins as those parts of the teacher that it has room for (`distillation/student.py`), and learns to predict
 the teacher's activations through a linear map. Half of what it sees comes from optimisation through itself, begun from
 pictures, noise and others: whatever it does not see there, an optimiser finds and paints. To make it the network of the
-package, --target nst_video/weights/slim.safetensors and the printed hash in the table of nst_video/encoders.py.
+package, --target nst_video/weights/slim.safetensors and the printed hash in nst_video/networks/encoders.py.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from nst_video.encoders import load_encoder
-from nst_video.losses import gram, relative_style
-from nst_video.machine import resolve_machine
+from nst_video.devices.machine import resolve_machine
+from nst_video.networks.encoders import load_encoder
+from nst_video.optimization.losses import gram, relative_style
 from nst_video.options import MachineOptions
 
 ROOT = Path(__file__).resolve().parent.parent

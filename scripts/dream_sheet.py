@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from nst_video import dream
-from nst_video.pictures import contact_sheet, read_picture
-from nst_video.video import VideoReader
+from nst_video.media.pictures import contact_sheet, read_picture
+from nst_video.media.video import VideoReader
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 DREAMS: tuple[dict[str, Any], ...] = (

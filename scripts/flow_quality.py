@@ -22,10 +22,11 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
 
-from nst_video import colors, motion
-from nst_video.probe import probe
-from nst_video.video import VideoReader
-from nst_video.videoinfo import scaled_size
+from nst_video import colors
+from nst_video.flow import motion
+from nst_video.media.probe import probe
+from nst_video.media.video import VideoReader
+from nst_video.media.videoinfo import scaled_size
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,7 +57,7 @@ def main() -> None:
 
 def interpreted() -> None:
     """Let the flow on a GPU be found without one, by few programs, because they run one after the other."""
-    from nst_video import flow_triton
+    from nst_video.flow import flow_triton
 
     vars(motion)["kernels"] = lambda name, device: flow_triton
     vars(flow_triton).update(_BLOCK=4096, _PATCHES=1024)

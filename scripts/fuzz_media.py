@@ -40,12 +40,12 @@ from typing import Any
 from media_mutations import PICTURES, Generator, Mutant
 
 from nst_video.errors import NstVideoError
-from nst_video.guarded import look
-from nst_video.guarded_child import serve
+from nst_video.media.guarded import look
+from nst_video.media.guarded_child import serve
+from nst_video.media.survey import Request, open_input
+from nst_video.media.video import VideoWriter
+from nst_video.media.videoinfo import scaled_size
 from nst_video.options import OutputOptions
-from nst_video.survey import Request, open_input
-from nst_video.video import VideoWriter
-from nst_video.videoinfo import scaled_size
 
 LONGEST = 20.0  # seconds
 LONGEST_PAINTED = 120.0  # seconds by the command line, which imports torch and paints what is accepted

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nst_video.encoders import Encoder
-from nst_video.layers import ENCODER_LAYERS
 from nst_video.measures import LAYERS
-from nst_video.vgg import CAFFE, Vgg
+from nst_video.networks.encoders import Encoder
+from nst_video.networks.layers import ENCODER_LAYERS
+from nst_video.networks.vgg import CAFFE, Vgg
 
 
 def load_judge(path: str | Path) -> Encoder:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from nst_video import stylize
-from nst_video.encoders import Encoder, load_encoder
 from nst_video.measures import LAYERS
-from nst_video.pictures import contact_sheet, read_picture, write_picture
+from nst_video.media.pictures import contact_sheet, read_picture, write_picture
+from nst_video.networks.encoders import Encoder, load_encoder
 from nst_video.score import score_frames
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"

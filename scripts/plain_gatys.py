@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_video.encoders import Encoder
-from nst_video.layers import ENCODER_LAYERS
+from nst_video.networks.encoders import Encoder
+from nst_video.networks.layers import ENCODER_LAYERS
 from nst_video.options import LookOptions
 
 CONTENT_WEIGHT, STYLE_WEIGHT, TV_WEIGHT = 0.05, 1.0, 0.5

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from nst_video import LookOptions, Stylizer
-from nst_video.encoders import Encoder
-from nst_video.graphs import Graphs
-from nst_video.objective import FrameObjective, style_statistics
-from nst_video.optimizers import LBFGS, value_and_gradient
+from nst_video.networks.encoders import Encoder
+from nst_video.optimization.graphs import Graphs
+from nst_video.optimization.objective import FrameObjective, style_statistics
+from nst_video.optimization.optimizers import LBFGS, value_and_gradient
 from nst_video.options import EffortOptions
 
 LANES = (2, 4, 8)

@@ -14,9 +14,9 @@ from plain_gatys import PlainGatys, PlainSolver
 
 from nst_video import EffortOptions, LookOptions, MachineOptions, OutputOptions, make_plan, render_plan
 from nst_video.colors import to_image, to_rgb
-from nst_video.encoders import load_encoder
-from nst_video.pictures import read_picture
-from nst_video.scales import resize
+from nst_video.media.pictures import read_picture
+from nst_video.networks.encoders import load_encoder
+from nst_video.painting.scales import resize
 from nst_video.score import score_video
 
 HISTORY = 100  # the default of torch.optim.LBFGS, which most tools leave as it is

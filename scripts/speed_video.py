@@ -15,9 +15,9 @@ import numpy as np
 
 from nst_video import EffortOptions, MachineOptions, OutputOptions, make_plan, render_plan
 from nst_video.controls import Controls
-from nst_video.motion import Motion
+from nst_video.flow.motion import Motion
+from nst_video.painting.state import State
 from nst_video.plan import Plan
-from nst_video.state import State
 
 SIDE = 512
 FIRST = 8  # frames that are left out: the first one, and those with fewer references than the others

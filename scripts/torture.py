@@ -32,7 +32,10 @@ from typing import Any
 import av
 import numpy as np
 
-from nst_video import cli, jobwriter, lanes, render, reports, shots, states, stylizer  # noqa: F401  (loaded for all forks)
+from nst_video import cli, render, reports  # noqa: F401  (loaded for all forks)
+from nst_video.jobs import jobwriter, states  # noqa: F401  (loaded for all forks)
+from nst_video.media import shots
+from nst_video.painting import lanes, stylizer  # noqa: F401  (loaded for all forks)
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 FRAMES = 16

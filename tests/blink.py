@@ -5,9 +5,9 @@ from fractions import Fraction
 import numpy as np
 import torch
 
+from nst_video.media.video import VideoReader
+from nst_video.painting.state import State
 from nst_video.settings import DREAM, split_options
-from nst_video.state import State
-from nst_video.video import VideoReader
 
 # One octave of the first layer takes the smallest frames; at rest the step is 0 and the frame black.
 TINY = {"layers": ("relu1_1",), "size": 16, "octaves": 1, "step": 0.0}

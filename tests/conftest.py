@@ -6,7 +6,7 @@ import pytest
 import torch
 from media import picture
 
-from nst_video.pictures import write_picture
+from nst_video.media.pictures import write_picture
 
 if not torch.cuda.is_available():  # then Triton's interpreter runs our kernels; it asks for this when it is imported
     os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -16,7 +16,7 @@ from media import FRAMES, damage, make_sound, make_video, picture
 from PIL import Image
 
 from nst_video.cli import main
-from nst_video.pictures import write_picture
+from nst_video.media.pictures import write_picture
 
 USAGE, INPUT, RESOURCE = 2, 3, 4
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import picture
 
-from nst_video.encoders import load_encoder
+from nst_video.networks.encoders import load_encoder
 from nst_video.options import LookOptions
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))

@@ -8,8 +8,8 @@ import threading
 import pytest
 import torch
 
-from nst_video.checkpoints import Download
 from nst_video.errors import ResourceError
+from nst_video.networks.checkpoints import Download
 
 
 @pytest.fixture

@@ -19,15 +19,15 @@ from nst_video.arguments import given_options, parse_style
 from nst_video.cli import main
 from nst_video.commands import live, paint, score
 from nst_video.fields import flag_name
-from nst_video.jobfolder import LEDGER
+from nst_video.jobs.jobfolder import LEDGER
+from nst_video.jobs.stopping import TOGETHER, Stopper, Terminated
 from nst_video.kinds import Curve
-from nst_video.painted import FrameReport
-from nst_video.pictures import read_picture, write_picture
+from nst_video.media.pictures import read_picture, write_picture
+from nst_video.painting.painted import FrameReport
 from nst_video.presets import DREAM_PRESETS
 from nst_video.render import Progress
 from nst_video.reports import writing_trace
 from nst_video.settings import DREAM, PAINT
-from nst_video.stopping import TOGETHER, Stopper, Terminated
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 FAST = ("--size", "64", "--first-iterations", "8", "--iterations", "2")
@@ -211,7 +211,7 @@ def test_lack_of_memory_is_one_line(files, capsys, monkeypatch):
     def fail(*args, **options):
         raise MemoryError
 
-    monkeypatch.setattr("nst_video.resume.make_plan", fail)
+    monkeypatch.setattr("nst_video.jobs.resume.make_plan", fail)
     assert main(["in.mp4", "style.png", "out.mp4"]) == 4
     assert capsys.readouterr().err.startswith("nst-video: error: not enough memory; choose a smaller --size")
 
@@ -429,7 +429,7 @@ def test_a_signal_before_the_render_stops_at_once(files, capsys, monkeypatch):
     def interrupted(*args, **options):
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("nst_video.resume.make_plan", interrupted)
+    monkeypatch.setattr("nst_video.jobs.resume.make_plan", interrupted)
     assert main(["in.mp4", "style.png", "out.mp4", *FAST]) == 143
     assert capsys.readouterr().err == "nst-video: error: terminated; no output was written\n"
 

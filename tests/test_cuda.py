@@ -18,26 +18,29 @@ import torch
 from media import make_video
 from tiny import picture
 
-from nst_video import direct, graphs, optimizers, padded, painting, transfer
 from nst_video.controls import Controls
-from nst_video.encoders import load_encoder
+from nst_video.devices import transfer
+from nst_video.devices.machine import computing
 from nst_video.errors import is_out_of_memory
-from nst_video.graphs import Graphs
-from nst_video.losses import gram
-from nst_video.machine import computing
+from nst_video.flow.motion import Motion
+from nst_video.jobs.states import pack, unpack
 from nst_video.measures import STYLE_LAYERS, style_distance
-from nst_video.motion import Motion
-from nst_video.objective import FrameObjective, Past, Weights, style_statistics
-from nst_video.optimizers import minimise, value_and_gradient
+from nst_video.networks import padded
+from nst_video.networks.encoders import load_encoder
+from nst_video.optimization import direct, graphs, optimizers
+from nst_video.optimization.graphs import Graphs
+from nst_video.optimization.losses import gram
+from nst_video.optimization.objective import FrameObjective, Past, Weights, style_statistics
+from nst_video.optimization.optimizers import minimise, value_and_gradient
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
+from nst_video.painting import rounds
+from nst_video.painting.state import State
+from nst_video.painting.stylizer import Stylizer
+from nst_video.painting.teacher import load_teacher, places_of
 from nst_video.planning import make_plan
 from nst_video.render import render_plan, stylize
 from nst_video.settings import split_options
-from nst_video.state import State
-from nst_video.states import pack, unpack
-from nst_video.stylizer import Stylizer
 from nst_video.stylizers import make_stylizer
-from nst_video.teacher import load_teacher, places_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from bench_precision import paint, read, scaled
@@ -409,8 +412,8 @@ def test_what_is_measured_of_a_frame_is_the_same_recorded():
     held = Graphs()
     for _ in range(2):
         given = (after, image, step.flows[:, 0], step.trust[:, 0])
-        assert torch.equal(held.call(painting.warp_errors, *given), painting.warp_errors(*given))
-        assert torch.equal(held.call(painting.to_pixels, after, lend=True), painting.to_pixels(after))
+        assert torch.equal(held.call(rounds.warp_errors, *given), rounds.warp_errors(*given))
+        assert torch.equal(held.call(rounds.to_pixels, after, lend=True), rounds.to_pixels(after))
     assert len(held) == 2
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from tiny import picture
 
-from nst_video import borders
-from nst_video.direct import Direct, can_evaluate
-from nst_video.encoders import load_encoder
-from nst_video.inplace import InplaceVgg
-from nst_video.objective import FrameObjective, Missed, Past, Weights, style_statistics
-from nst_video.optimizers import minimise, value_and_gradient
+from nst_video.networks import borders
+from nst_video.networks.encoders import load_encoder
+from nst_video.networks.inplace import InplaceVgg
+from nst_video.networks.padded import PaddedVgg
+from nst_video.optimization.direct import Direct, can_evaluate
+from nst_video.optimization.objective import FrameObjective, Missed, Past, Weights, style_statistics
+from nst_video.optimization.optimizers import minimise, value_and_gradient
 from nst_video.options import LookOptions
-from nst_video.padded import PaddedVgg
 
 LOOK = LookOptions()
 WEIGHTS = Weights(content=0.05, style=torch.tensor([1.0, 2.0]), tv=0.5, temporal=20.0)

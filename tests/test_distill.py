@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from nst_video.encoders import load_encoder
-from nst_video.losses import relative_style
+from nst_video.networks.encoders import load_encoder
+from nst_video.optimization.losses import relative_style
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,7 +118,7 @@ def test_the_basis_keeps_the_distances_of_the_map_it_comes_from(distill):
 
 
 def test_every_encoder_of_the_table_can_be_a_teacher(distill):
-    from nst_video.layers import ENCODER_LAYERS
+    from nst_video.networks.layers import ENCODER_LAYERS
 
     assert set(distill.TAPS) == set(ENCODER_LAYERS) - {"slim"}
     for teacher, taps in distill.TAPS.items():

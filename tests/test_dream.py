@@ -15,24 +15,25 @@ import torch
 from media import make_sound, make_video, packets_of, picture
 
 import nst_video
-from nst_video import jobwriter, shots
 from nst_video.cli import main
 from nst_video.commands.dream import make_parser
 from nst_video.dreaming.options import DreamOptions
 from nst_video.errors import InputError, Stopped, UsageError
-from nst_video.fingerprint import fingerprint
+from nst_video.jobs import jobwriter
+from nst_video.jobs.fingerprint import fingerprint
+from nst_video.jobs.resume import open_job
+from nst_video.media import shots
+from nst_video.media.pictures import read_picture, write_picture
+from nst_video.media.probe import probe
+from nst_video.media.video import VideoReader
 from nst_video.options import EffortOptions, OutputOptions
-from nst_video.pictures import read_picture, write_picture
+from nst_video.painting.state import State
+from nst_video.painting.stepreport import StepReport
 from nst_video.plan import Plan
 from nst_video.planning import make_plan
-from nst_video.probe import probe
 from nst_video.render import render_job, render_plan
-from nst_video.resume import open_job
 from nst_video.settings import DREAM, Settings, preview, split_options
-from nst_video.state import State
-from nst_video.stepreport import StepReport
 from nst_video.stylizers import make_stylizer
-from nst_video.video import VideoReader
 
 # A dream that costs little: a shallow layer, small, one octave, few steps.
 QUICK = {"layers": ("relu3_1",), "size": 48, "octaves": 1, "first_iterations": 3, "iterations": 1.0, "jitter": 4}

@@ -12,12 +12,12 @@ from media import make_video, picture
 
 from nst_video.cli import main
 from nst_video.errors import InputError, Stopped, UsageError
-from nst_video.pictures import read_picture, write_picture
+from nst_video.jobs.resume import open_job
+from nst_video.media.pictures import read_picture, write_picture
+from nst_video.media.probe import probe
 from nst_video.plan import Plan
 from nst_video.planning import make_plan
-from nst_video.probe import probe
 from nst_video.render import render_job, render_plan
-from nst_video.resume import open_job
 
 CLICKS = tuple(0.4 + 0.731 * number for number in range(16))  # in step with no frame rate
 FLASH = {"drive": ("step=onset,release=0",)}

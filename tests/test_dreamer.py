@@ -15,13 +15,13 @@ from nst_video.dreaming import dreamer as dreaming
 from nst_video.dreaming.dreamer import Dreamer, load_dreamer
 from nst_video.dreaming.options import DreamOptions
 from nst_video.dreaming.specs import dreamed_layers
-from nst_video.encoders import load_encoder
 from nst_video.errors import NstVideoError, UsageError
-from nst_video.motion import Motion, MotionWindow
+from nst_video.flow.motion import Motion, MotionWindow
+from nst_video.jobs.states import pack, unpack
+from nst_video.networks.encoders import load_encoder
+from nst_video.painting.state import State
 from nst_video.planning import make_plan
 from nst_video.render import render_plan
-from nst_video.state import State
-from nst_video.states import pack, unpack
 
 HEIGHT, WIDTH = 48, 64
 NONE = Motion.none(1, HEIGHT, WIDTH)

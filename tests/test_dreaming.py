@@ -27,11 +27,11 @@ from nst_video.dreaming.specs import (
 )
 from nst_video.dreaming.tiles import OVERLAP, ramps, tiled_gradient
 from nst_video.dreaming.transforms import Map, Rates, look_through, look_up, lookup
-from nst_video.encoders import load_encoder
 from nst_video.errors import UsageError
-from nst_video.layers import ENCODER_LAYERS, layer_names
-from nst_video.scales import resize
-from nst_video.tiles import spans
+from nst_video.networks.encoders import load_encoder
+from nst_video.networks.layers import ENCODER_LAYERS, layer_names
+from nst_video.optimization.tiles import spans
+from nst_video.painting.scales import resize
 
 LAYERS = ("relu2_1", "relu3_1", "relu4_1")
 CLIMB = Climb(step=1.0, iterations=3, smoothing=0.25, seed=0)

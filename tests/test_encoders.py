@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tiny import relative_error
 
-from nst_video import encoders
 from nst_video.colors import to_image
-from nst_video.encoders import ENCODERS, encoder_files, load_encoder
 from nst_video.errors import InputError, ResourceError, UsageError
-from nst_video.frozen import FrozenConvolution, replicate
-from nst_video.layers import ENCODER_LAYERS, check_layers, find_layer, layer_names, smallest_side
-from nst_video.losses import relative_style
-from nst_video.objective import style_statistics
-from nst_video.pictures import read_picture
+from nst_video.media.pictures import read_picture
+from nst_video.networks import encoders
+from nst_video.networks.encoders import ENCODERS, encoder_files, load_encoder
+from nst_video.networks.frozen import FrozenConvolution, replicate
+from nst_video.networks.layers import ENCODER_LAYERS, check_layers, find_layer, layer_names, smallest_side
+from nst_video.optimization.losses import relative_style
+from nst_video.optimization.objective import style_statistics
 
 WEIGHTS = Path(encoders.__file__).parent / "weights" / "vgg19.safetensors"
 SLIM = WEIGHTS.with_name("slim.safetensors")
@@ -242,7 +242,7 @@ def test_bf16_sees_a_change_of_one_level():
 
 
 def test_the_tables_of_layers_do_not_need_torch():
-    code = "import sys, nst_video.layers; sys.exit('torch' in sys.modules)"
+    code = "import sys, nst_video.networks.layers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=SCRIPT.parent.parent, check=False).returncode == 0
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny import picture
 
-from nst_video import fill
-from nst_video.fill import paint_revealed
+from nst_video.flow import fill
+from nst_video.flow.fill import paint_revealed
 
 HEIGHT, WIDTH = 48, 64
 

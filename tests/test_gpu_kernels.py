@@ -18,23 +18,26 @@ import pytest
 import torch
 from tiny import picture, texture
 
-from nst_video import borders, curvature, direct, motion, optimizers, padded, pixels
-from nst_video.curvature import Curvature
-from nst_video.direct import Direct
-from nst_video.encoders import load_encoder
-from nst_video.kernels import kernels
-from nst_video.machine import computing, resolve_machine
-from nst_video.objective import FrameObjective, Past, Weights, style_statistics
-from nst_video.optimizers import LBFGS, minimise
+from nst_video.devices.kernels import kernels
+from nst_video.devices.machine import computing, resolve_machine
+from nst_video.flow import motion
+from nst_video.networks import borders, padded
+from nst_video.networks.encoders import load_encoder
+from nst_video.optimization import curvature, direct, optimizers, pixels
+from nst_video.optimization.curvature import Curvature
+from nst_video.optimization.direct import Direct
+from nst_video.optimization.objective import FrameObjective, Past, Weights, style_statistics
+from nst_video.optimization.optimizers import LBFGS, minimise
 from nst_video.options import LookOptions, MachineOptions
 
 pytest.importorskip("triton", reason="Triton comes with torch for Linux on x86-64")
 
-KERNELS = ("borders_triton", "losses_triton", "lbfgs_triton", "flow_triton")
+KERNELS = ("networks.borders_triton", "optimization.losses_triton", "optimization.lbfgs_triton", "flow.flow_triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 pytestmark = pytest.mark.skipif(
-    DEVICE == "cuda" and kernels("borders_triton", torch.device("cuda")) is None, reason="no compiler for Triton"
+    DEVICE == "cuda" and kernels("networks.borders_triton", torch.device("cuda")) is None,
+    reason="no compiler for Triton",
 )
 
 
@@ -80,11 +83,11 @@ def launched():
 def test_kernels_start_on_the_device_of_the_tensors(monkeypatch, current, made_current):
     """Triton starts them on the current one, whatever the tensors are on."""
     made = []
-    monkeypatch.setattr(import_module("nst_video.kernels"), "_triton_works", lambda device: True)
+    monkeypatch.setattr(import_module("nst_video.devices.kernels"), "_triton_works", lambda device: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: made.append(str(device)))
-    assert kernels("borders_triton", torch.device("cuda:1")) is kernels_of("borders_triton")
-    assert kernels("borders_triton", torch.device("cpu")) is None
+    assert kernels("networks.borders_triton", torch.device("cuda:1")) is kernels_of("networks.borders_triton")
+    assert kernels("networks.borders_triton", torch.device("cpu")) is None
     assert made == made_current
 
 
@@ -94,7 +97,7 @@ def test_kernels_start_on_the_device_of_the_tensors(monkeypatch, current, made_c
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("channels", "size"), [(64, (21, 36)), (128, (8, 7)), (256, (1, 5)), (512, (2, 2))])
 def test_single_kernels_do_what_their_steps_do(dtype, channels, size):
-    single = kernels_of("borders_triton")
+    single = kernels_of("networks.borders_triton")
     rel = 1e-6 if dtype == torch.float32 else 0.01
     height, width = size
     y, g, extra = (numbers(2, channels, height + 2, width + 2, dtype=dtype) for _ in range(3))
@@ -120,7 +123,7 @@ def test_single_kernels_do_what_their_steps_do(dtype, channels, size):
 @pytest.mark.parametrize("size", [(37, 52), (1, 5)])
 def test_a_picture_in_parts_loses_nothing(size):
     image = torch.rand(2, 3, *size, device=DEVICE)
-    found, wanted = (module.split(image) for module in (kernels_of("borders_triton"), borders))
+    found, wanted = (module.split(image) for module in (kernels_of("networks.borders_triton"), borders))
     if DEVICE == "cuda":
         assert torch.equal(found, wanted)
     # The interpreter cuts bits off where a GPU rounds, so its parts are others, but their sum is not.
@@ -135,7 +138,7 @@ def test_the_terms_of_pixels_by_a_single_kernel_are_those_of_torch(references):
     past = torch.rand(2, references, 3, 19, 300, device=DEVICE), torch.rand(2, references, 1, 19, 300, device=DEVICE)
     tv, temporal = torch.tensor([0.5, 2.0], device=DEVICE), torch.tensor([20.0, 3.0], device=DEVICE)
     found, wanted = [], []
-    for module, kept in ((kernels_of("borders_triton"), found), (pixels, wanted)):
+    for module, kept in ((kernels_of("networks.borders_triton"), found), (pixels, wanted)):
         gradient = torch.ones_like(image)
         terms = module.add_pixel_terms(
             gradient, image, past if references else None, tv=tv, temporal=temporal, range_weight=0.7
@@ -155,7 +158,7 @@ def test_style_by_single_kernels_is_that_of_torch(shared, exact):
     matrices = [direct.Matrices(*given, exact) for given in zip(sums, targets, (0.5, 0.25), strict=True)]
     factors = torch.tensor([[2.0, 3.0], [0.5, 0.1]], device=DEVICE)
     (found, slopes), (wanted, others) = (
-        style(matrices, factors) for style in (kernels_of("losses_triton").style, direct._style)
+        style(matrices, factors) for style in (kernels_of("optimization.losses_triton").style, direct._style)
     )
     torch.testing.assert_close(found, wanted)
     for slope, other in zip(slopes, others, strict=True):
@@ -167,7 +170,7 @@ def test_style_by_single_kernels_is_that_of_torch(shared, exact):
 def test_content_is_compared_inside_the_border(dtype):
     y, target = numbers(2, 24, 7, 90, dtype=dtype), numbers(2, 24, 5, 88)
     gap, factor = borders.inside(y).float() - target, torch.tensor([2.0, 3.0], device=DEVICE)
-    term, slope = kernels_of("losses_triton").content(y, target, factor)
+    term, slope = kernels_of("optimization.losses_triton").content(y, target, factor)
     torch.testing.assert_close(term, factor * gap.square().sum((1, 2, 3)))
     wanted = (2 * gap * factor[:, None, None, None]).to(dtype)
     torch.testing.assert_close(borders.inside(slope), wanted, rtol=1e-6 if dtype == torch.float32 else 0.01, atol=0)
@@ -252,7 +255,7 @@ def cut_off(vectors, pairs):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("history", [1, 3, 6, 10])
 def test_each_update_by_single_kernels_is_that_of_torch(monkeypatch, history, dtype):
-    single = kernels_of("lbfgs_triton")
+    single = kernels_of("optimization.lbfgs_triton")
     monkeypatch.setattr(single, "_PROGRAMS", 2)  # so that each has several turns
     if DEVICE == "cpu":
         monkeypatch.setattr(optimizers, "as_stored", cut_off)
@@ -328,8 +331,8 @@ def test_a_solver_that_begins_anew_with_the_pairs_of_another_is_as_good_as_a_new
 def few_programs(monkeypatch):
     """The interpreter runs them one after the other."""
     if DEVICE == "cpu":
-        monkeypatch.setattr(kernels_of("flow_triton"), "_BLOCK", 1024)
-        monkeypatch.setattr(kernels_of("flow_triton"), "_PATCHES", 64)
+        monkeypatch.setattr(kernels_of("flow.flow_triton"), "_BLOCK", 1024)
+        monkeypatch.setattr(kernels_of("flow.flow_triton"), "_PATCHES", 64)
 
 
 def moved(seed, dx, dy, size=(72, 104)):
@@ -360,7 +363,7 @@ MOTIONS = {
 @pytest.mark.parametrize("name", MOTIONS)
 def test_flow_is_as_near_to_the_motion_as_opencvs(name):
     source, target, true = moved(3, *MOTIONS[name])
-    (found,) = kernels_of("flow_triton").flow(grey(source), grey(target)).permute(0, 2, 3, 1).cpu().numpy()
+    (found,) = kernels_of("flow.flow_triton").flow(grey(source), grey(target)).permute(0, 2, 3, 1).cpu().numpy()
     theirs = end_point_error(motion.flow(source, target, "medium"), true)
     assert end_point_error(found, true) < max(0.1, 1.2 * theirs)
 
@@ -370,14 +373,14 @@ def test_flow_knows_what_stands_still_and_where_things_move_apart():
     background, thing = texture(1, *size), texture(2, *size)
     source, target = background.copy(), background.copy()
     source[20:52, 40:72] = target[20:52, 46:78] = thing[20:52, 40:72]
-    (found,) = kernels_of("flow_triton").flow(grey(source), grey(target)).permute(0, 2, 3, 1).cpu().numpy()
+    (found,) = kernels_of("flow.flow_triton").flow(grey(source), grey(target)).permute(0, 2, 3, 1).cpu().numpy()
     assert np.abs(found[24:48, 44:68] - (6, 0)).mean() < 0.1
     assert np.abs(found[:, :32]).mean() < 0.1
     assert np.abs(found[:12]).mean() < 0.1
 
 
 def test_pairs_found_together_are_what_each_is_alone():
-    flow = kernels_of("flow_triton").flow
+    flow = kernels_of("flow.flow_triton").flow
     pairs = [moved(seed, *MOTIONS["bend"], size=(37, 53))[:2] for seed in (1, 2)]
     together = flow(*(grey(*pictures) for pictures in zip(*pairs, strict=True)))
     alone = torch.cat([flow(grey(source), grey(target)) for source, target in pairs])
@@ -387,7 +390,7 @@ def test_pairs_found_together_are_what_each_is_alone():
 @pytest.mark.parametrize("size", [(16, 16), (5, 40), (33, 9)])
 def test_small_pictures_have_a_flow_too(size):
     picture = grey(texture(4, *size))
-    found = kernels_of("flow_triton").flow(picture, picture)
+    found = kernels_of("flow.flow_triton").flow(picture, picture)
     assert found.shape == (1, 2, *size)
     assert found.abs().max() < 1e-3
 

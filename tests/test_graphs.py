@@ -13,23 +13,24 @@ from as_on_gpu import AsOnGpu
 from tiny import LOOK, TinyEncoder, picture, texture
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from nst_video import curvature, direct, graphs, optimizers, transfer
-from nst_video import motion as motions_of
-from nst_video import stylizer as stylizers_own
 from nst_video.colors import to_image, to_pixels
 from nst_video.controls import Controls
-from nst_video.encoders import load_encoder
-from nst_video.graphs import Graphs, mapped, results_in, taken_apart
-from nst_video.looks import UNKNOWN
+from nst_video.devices import transfer
+from nst_video.flow import motion as motions_of
+from nst_video.flow.motion import Motion, MotionWindow, flows_between
+from nst_video.jobs.states import pack, unpack
 from nst_video.measures import warp_errors
-from nst_video.motion import Motion, MotionWindow, flows_between
-from nst_video.objective import Missed
+from nst_video.networks.encoders import load_encoder
+from nst_video.networks.padded import PaddedVgg
+from nst_video.optimization import curvature, direct, graphs, optimizers
+from nst_video.optimization.graphs import Graphs, mapped, results_in, taken_apart
+from nst_video.optimization.objective import Missed
 from nst_video.options import EffortOptions, LookOptions
-from nst_video.padded import PaddedVgg
-from nst_video.state import State
-from nst_video.states import pack, unpack
-from nst_video.stylizer import Stylizer
-from nst_video.teacher import load_teacher, places_of
+from nst_video.painting import stylizer as stylizers_own
+from nst_video.painting.looks import UNKNOWN
+from nst_video.painting.state import State
+from nst_video.painting.stylizer import Stylizer
+from nst_video.painting.teacher import load_teacher, places_of
 
 DEFAULT = LookOptions()
 LAYERS = (*DEFAULT.content_layers, *DEFAULT.style_layers)

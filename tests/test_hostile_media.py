@@ -20,17 +20,17 @@ import av
 import pytest
 from media import make_video, picture
 
-from nst_video import guarded
 from nst_video.cli import main
 from nst_video.errors import InputError, ResourceError
-from nst_video.limits import BASE_MEMORY, MEMORY_EXIT, memory_limit
+from nst_video.jobs.resume import open_job
+from nst_video.media import guarded
+from nst_video.media.limits import BASE_MEMORY, MEMORY_EXIT, memory_limit
+from nst_video.media.pictures import read_picture, write_picture
+from nst_video.media.probe import probe
+from nst_video.media.survey import Nowhere, Request, Survey, rehearse, survey
+from nst_video.media.videoinfo import VideoInfo
 from nst_video.options import OutputOptions
-from nst_video.pictures import read_picture, write_picture
 from nst_video.planning import make_plan
-from nst_video.probe import probe
-from nst_video.resume import open_job
-from nst_video.survey import Nowhere, Request, Survey, rehearse, survey
-from nst_video.videoinfo import VideoInfo
 
 INPUT = 3
 posix = pytest.mark.skipif(os.name != "posix", reason="needs fork, FIFOs or signals")
@@ -352,7 +352,7 @@ def is_running(pid: int) -> bool:
 @posix
 def test_memory_is_watched_where_the_system_does_not_limit_it():
     code = (
-        "import time; from nst_video.limits import watch_memory\n"
+        "import time; from nst_video.media.limits import watch_memory\n"
         "watch_memory(24 << 20); held = bytes(4 << 20); time.sleep(0.2); print('here', flush=True)\n"
         "held = bytearray(b'x') * (64 << 20); time.sleep(60)"
     )
@@ -369,7 +369,7 @@ def test_the_limit_of_memory_grows_with_the_frames_but_not_beyond_the_machine():
 def test_the_main_process_opens_no_file_that_is_refused(folder, capsys, monkeypatch):
     (folder / "bad.mp4").write_bytes((folder / "in.mp4").read_bytes()[:2000])
     (folder / "bad.png").write_bytes((folder / "style.png").read_bytes()[:500])
-    for name in ("nst_video.survey.probe", "nst_video.survey.read_picture", "av.open", "PIL.Image.open"):
+    for name in ("nst_video.media.survey.probe", "nst_video.media.survey.read_picture", "av.open", "PIL.Image.open"):
         monkeypatch.setattr(name, lambda *words, **options: pytest.fail("opened in the main process"))
     assert "not a video" in refused(capsys, "bad.mp4", "style.png", "out.mp4")
     assert "bad.png is damaged" in refused(capsys, "in.mp4", "bad.png", "out.mp4")
@@ -425,7 +425,8 @@ def test_a_large_deep_picture_does_not_take_gigabytes(tmp_path):
         tmp_path / "deep.png"
     )
     code = (
-        "import sys; from nst_video.limits import peak_memory; from nst_video.pictures import read_picture\n"
+        "import sys\nfrom nst_video.media.limits import peak_memory\n"
+        "from nst_video.media.pictures import read_picture\n"
         "read_picture(sys.argv[2]); before = peak_memory(); read_picture(sys.argv[1]); print(peak_memory() - before)"
     )
     write_picture(tmp_path / "small.png", picture(0))

@@ -1,13 +1,17 @@
 """What importing costs: nothing heavy is loaded before it is needed."""
 
+import ast
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 import nst_video
 
+ROOT = Path(nst_video.__file__).parent
+PACKAGES = [path.parent.name for path in ROOT.glob("*/__init__.py")]
 HEAVY = ("torch", "cv2", "av", "scenedetect", "matplotlib", "PIL", "simpleeval")
 
 
@@ -39,12 +43,13 @@ def test_light_modules_load_nothing_heavy(module):
     "module",
     [
         "plan",
-        "guarded",
-        "survey",
-        "video",
-        "pictures",
+        "planning",
+        "media.guarded",
+        "media.survey",
+        "media.video",
+        "media.pictures",
         "plots",
-        "shots",
+        "media.shots",
         "reports",
         "render",
         "music.conduct",
@@ -88,3 +93,39 @@ def test_all_that_is_public_is_there_by_a_star_import():
     exec("from nst_video import *", names)
     assert names["stylize"] is nst_video.stylize
     assert set(names) - {"__builtins__"} == set(nst_video.__all__)
+
+
+# Packages import from those before them and from their own row; modules at the top, which are in none, from all.
+ROWS = (
+    {"devices"},
+    {"media", "music"},  # what is heard in sound decides what is rendered, and is listened to where files are checked
+    {"networks"},
+    {"optimization"},
+    {"flow"},
+    {"painting"},
+    {"dreaming"},
+    {"jobs"},
+    {"live", "commands"},
+)
+
+
+def imported_packages(path):
+    """The packages of this program from which a module imports."""
+    names = [
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    return {name.split(".")[1] for name in names if name.startswith("nst_video.")} & set(PACKAGES)
+
+
+@pytest.mark.parametrize("row", range(len(ROWS)))
+def test_packages_import_one_way(row):
+    allowed = set().union(*ROWS[: row + 1])
+    for path in [path for package in ROWS[row] for path in (ROOT / package).glob("*.py")]:
+        assert imported_packages(path) <= allowed, path.name
+
+
+def test_every_package_has_its_row():
+    assert set(PACKAGES) == set().union(*ROWS)

@@ -16,26 +16,27 @@ import pytest
 import torch
 from media import damage, make_video, number_of, packets_of, picture, spoil
 
-from nst_video import jobwriter, shots
 from nst_video.cli import main
 from nst_video.errors import InputError, ResourceError, Stopped, UsageError
-from nst_video.fingerprint import differences, processor
-from nst_video.job import Job, read_job
-from nst_video.jobfolder import LEDGER, MANIFEST, job_folder
-from nst_video.joblock import Holder, JobLock
-from nst_video.ledger import Ledger, Manifest
+from nst_video.jobs import jobwriter
+from nst_video.jobs.fingerprint import differences, processor
+from nst_video.jobs.job import Job, read_job
+from nst_video.jobs.jobfolder import LEDGER, MANIFEST, job_folder
+from nst_video.jobs.joblock import Holder, JobLock
+from nst_video.jobs.ledger import Ledger, Manifest
+from nst_video.jobs.resources import disk_needed
+from nst_video.jobs.resume import open_job
+from nst_video.jobs.status import gather, lines, write_preview
+from nst_video.jobs.stopping import Terminated
+from nst_video.media import shots
+from nst_video.media.pictures import write_picture
+from nst_video.media.shots import segments
+from nst_video.media.video import VideoReader
 from nst_video.options import OutputOptions
-from nst_video.pictures import write_picture
+from nst_video.painting.state import State
+from nst_video.painting.stepreport import StepReport
 from nst_video.planning import make_plan
 from nst_video.render import render_job, render_plan
-from nst_video.resources import disk_needed
-from nst_video.resume import open_job
-from nst_video.shots import segments
-from nst_video.state import State
-from nst_video.status import gather, lines, write_preview
-from nst_video.stepreport import StepReport
-from nst_video.stopping import Terminated
-from nst_video.video import VideoReader
 
 FRAMES = 24
 SHAKY = tuple(number * 512 + (number % 3) * 40 for number in range(FRAMES))  # times that no rate explains
@@ -308,7 +309,7 @@ def test_an_input_that_changed_is_refused(opened, clip):
 
 def test_pictures_that_changed_under_the_same_bytes_are_noticed(opened, monkeypatch):
     run(opened(), 5)
-    monkeypatch.setattr("nst_video.upcoming.seen", lambda rgb: 0)  # as if they were decoded otherwise
+    monkeypatch.setattr("nst_video.painting.upcoming.seen", lambda rgb: 0)  # as if they were decoded otherwise
     with opened() as job, pytest.raises(InputError, match="shows other pictures before frame 5 than it did"):
         render_job(job, Echo())
 
@@ -321,20 +322,20 @@ def test_restart_begins_anew(opened, tmp_path):
 
 def test_a_new_version_of_a_package_is_refused(opened, monkeypatch):
     run(opened(), 5)
-    monkeypatch.setattr("nst_video.fingerprint.version", lambda name: "99")
+    monkeypatch.setattr("nst_video.jobs.fingerprint.version", lambda name: "99")
     with pytest.raises(UsageError, match=r"torch .* then, 99 now"):
         opened()
 
 
 def test_another_processor_is_remarked(opened, monkeypatch, caplog):
     run(opened(), 5)
-    monkeypatch.setattr("nst_video.resume.processor", lambda device: "Abacus 9000")
+    monkeypatch.setattr("nst_video.jobs.resume.processor", lambda device: "Abacus 9000")
     run(opened())
     assert "on this Abacus 9000 the frames from here on may differ" in caplog.text
 
 
 def test_another_gpu_is_another_processor(monkeypatch):
-    monkeypatch.setattr("nst_video.machine.device_name", lambda device: f"the GPU {device}")
+    monkeypatch.setattr("nst_video.devices.machine.device_name", lambda device: f"the GPU {device}")
     assert processor("cuda:1") == f"{processor('cpu')} with the GPU cuda:1"
 
 
@@ -434,7 +435,7 @@ def test_where_files_cannot_be_locked_the_name_in_the_lock_counts(tmp_path, monk
     def fail(file):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("nst_video.joblock._lock", fail)
+    monkeypatch.setattr("nst_video.jobs.joblock._lock", fail)
     first, second = JobLock(tmp_path), JobLock(tmp_path)
     first.take()
     with pytest.raises(ResourceError, match="is being rendered by process"):
@@ -664,7 +665,7 @@ def small_disk(tmp_path):
 
 
 def test_a_real_disk_that_fills(clip, style, small_disk, tmp_path, opened, monkeypatch):
-    monkeypatch.setattr("nst_video.resume.check_disk", lambda *args, **options: None)  # it would refuse to begin
+    monkeypatch.setattr("nst_video.jobs.resume.check_disk", lambda *args, **options: None)  # it would refuse to begin
     ballast = small_disk / "ballast"
 
     def on_disk():
@@ -717,7 +718,7 @@ def test_a_disk_that_fills_keeps_what_is_finished(opened, tmp_path, monkeypatch,
             raising=False,
         )
         patch.setattr(Path, "write_bytes", lambda path, data: (Full if full(path) else plain_write)(path, data))
-        patch.setattr("nst_video.jobwriter.JoinedOutput.join", Full) if file == "output.part" else None
+        patch.setattr("nst_video.jobs.jobwriter.JoinedOutput.join", Full) if file == "output.part" else None
         with opened() as job, pytest.raises(ResourceError) as caught:
             render_job(job, Echo())
     assert "No space left on device; " in str(caught.value)

@@ -15,36 +15,39 @@ from media import make_video, packets_of, picture, spoil
 from tiny import LOOK, TinyEncoder, texture
 from tiny import picture as tiny_picture
 
-from nst_video import graphs, jobwriter, lanecount, lanes, shots
-from nst_video.batches import LaneState, join_motions, join_states, split_state
-from nst_video.budget import Need
 from nst_video.colors import to_image
 from nst_video.controls import Controls
 from nst_video.errors import Stopped, UsageError
-from nst_video.graphs import Graphs
-from nst_video.job import read_job
-from nst_video.jobwriter import JobWriter, Moment
-from nst_video.lanes import Lane, lanes_of, toward
-from nst_video.motion import Flows, MotionWindow
+from nst_video.flow.motion import Flows, MotionWindow
+from nst_video.jobs import jobwriter
+from nst_video.jobs.job import read_job
+from nst_video.jobs.jobwriter import JobWriter, Moment
+from nst_video.jobs.resume import open_job
+from nst_video.jobs.states import pack
+from nst_video.jobs.status import gather, playable, write_preview
+from nst_video.media import shots
+from nst_video.media.pictures import write_picture
+from nst_video.media.probe import probe
+from nst_video.media.video import VideoReader
+from nst_video.optimization import graphs
+from nst_video.optimization.budget import Need
+from nst_video.optimization.graphs import Graphs
 from nst_video.options import CoherenceOptions, EffortOptions, MachineOptions, OutputOptions
-from nst_video.painted import Standing
-from nst_video.pictures import write_picture
+from nst_video.painting import lanecount, lanes
+from nst_video.painting.batches import LaneState, join_motions, join_states, split_state
+from nst_video.painting.lanes import Lane, lanes_of, toward
+from nst_video.painting.painted import Standing
+from nst_video.painting.state import State
+from nst_video.painting.stepdown import Frugal
+from nst_video.painting.stepreport import StepReport, batch_report
+from nst_video.painting.stylizer import Stylizer
+from nst_video.painting.upcoming import Feed
 from nst_video.plan import Plan
 from nst_video.planning import make_plan
-from nst_video.probe import probe
 from nst_video.render import render_job, stylize
 from nst_video.reports import writing_trace
-from nst_video.resume import open_job
 from nst_video.score import score_video
 from nst_video.settings import DREAM, split_options
-from nst_video.state import State
-from nst_video.states import pack
-from nst_video.status import gather, playable, write_preview
-from nst_video.stepdown import Frugal
-from nst_video.stepreport import StepReport, batch_report
-from nst_video.stylizer import Stylizer
-from nst_video.upcoming import Feed
-from nst_video.video import VideoReader
 
 FRAMES = 24
 TIMES = tuple(number * 512 for number in range(FRAMES))

@@ -23,8 +23,8 @@ from nst_video.live.follow import Calm, Step, _grid, follow, to_uint8
 from nst_video.live.frames import Captured, StylePicture
 from nst_video.live.guide import enlarged, fitted, recolored
 from nst_video.live.options import LiveOptions
-from nst_video.looks import UNKNOWN
 from nst_video.options import LookOptions, MachineOptions
+from nst_video.painting.looks import UNKNOWN
 
 SIZE = (96, 64)  # width, height
 

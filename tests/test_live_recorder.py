@@ -19,10 +19,10 @@ from nst_video.live import recorder as module
 from nst_video.live.desk import Desk, View
 from nst_video.live.outputs import Facts
 from nst_video.live.recorder import Recorder, Recording, Snapshots, check_folder, check_recording
-from nst_video.output import VideoOutput
-from nst_video.pictures import read_picture
-from nst_video.probe import probe
-from nst_video.video import VideoReader
+from nst_video.media.output import VideoOutput
+from nst_video.media.pictures import read_picture
+from nst_video.media.probe import probe
+from nst_video.media.video import VideoReader
 
 MOMENTS = (5.0, 5.040, 5.123, 5.124, 6.9)  # seconds, as a camera gives them: not evenly
 

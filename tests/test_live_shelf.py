@@ -11,9 +11,9 @@ from media import picture
 from PIL import Image
 
 from nst_video.errors import InputError, ResourceError
-from nst_video.guarded import read_pictures
 from nst_video.live.shelf import LARGEST_SIDE, Shelf
-from nst_video.pictures import write_picture
+from nst_video.media.guarded import read_pictures
+from nst_video.media.pictures import write_picture
 
 
 @pytest.fixture

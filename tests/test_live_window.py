@@ -22,7 +22,7 @@ from nst_video.errors import ResourceError
 from nst_video.live import window
 from nst_video.live.desk import KEYS, Look
 from nst_video.live.window import display_checked, typed
-from nst_video.pictures import read_picture, write_picture
+from nst_video.media.pictures import read_picture, write_picture
 
 PROGRAM = Path(__file__).with_name("live_program.py")
 KEYSYMS = {"+": "plus", "-": "minus", "[": "bracketleft", "]": "bracketright", "escape": "Escape"}

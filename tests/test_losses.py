@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import LAYERS, TinyEncoder, picture
 
-from nst_video import losses
+from nst_video.optimization import losses
 
 SHAPE = (2, 6, 5, 7)
 

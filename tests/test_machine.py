@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from nst_video import machine
+from nst_video.devices import machine
+from nst_video.devices.machine import cpu_instructions, devices, resolve_machine
 from nst_video.errors import UsageError
-from nst_video.machine import cpu_instructions, devices, resolve_machine
 from nst_video.options import MachineOptions
 
 

@@ -8,28 +8,31 @@ import torch
 from media import make_video
 from tiny import picture
 
-from nst_video import jobwriter, memory, render, targets
-from nst_video.batches import batch_of
-from nst_video.budget import Need, choose, readable
+from nst_video import render
 from nst_video.cli import main
-from nst_video.encoders import load_encoder
+from nst_video.devices import memory
 from nst_video.errors import ResourceError, Stopped, UsageError, is_out_of_memory
-from nst_video.job import read_job
-from nst_video.motion import Motion
-from nst_video.objective import FrameObjective, Missed, Past, Weights, style_of, style_statistics
-from nst_video.optimizers import minimise
+from nst_video.flow.motion import Motion
+from nst_video.jobs import jobwriter
+from nst_video.jobs.job import read_job
+from nst_video.jobs.resume import open_job
+from nst_video.networks.encoders import load_encoder
+from nst_video.optimization.budget import Need, choose, readable
+from nst_video.optimization.objective import FrameObjective, Missed, Past, Weights, style_of, style_statistics
+from nst_video.optimization.optimizers import minimise
+from nst_video.optimization.tiled import TiledObjective, gram_sums
+from nst_video.optimization.tiles import cells, overlap_of, stride_of
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
+from nst_video.painting import targets
+from nst_video.painting.batches import batch_of
+from nst_video.painting.state import State
+from nst_video.painting.stepdown import smaller
+from nst_video.painting.stepreport import StepReport
+from nst_video.painting.stylizer import Stylizer
+from nst_video.painting.teacher import load_teacher
 from nst_video.plan import Plan
 from nst_video.planning import make_plan
 from nst_video.render import render_job, render_plan
-from nst_video.resume import open_job
-from nst_video.state import State
-from nst_video.stepdown import smaller
-from nst_video.stepreport import StepReport
-from nst_video.stylizer import Stylizer
-from nst_video.teacher import load_teacher
-from nst_video.tiled import TiledObjective, gram_sums
-from nst_video.tiles import cells, overlap_of, stride_of
 
 LOOK = LookOptions()
 LAYERS = (*LOOK.content_layers, *LOOK.style_layers)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny import picture, texture
 
-from nst_video import motion
 from nst_video.colors import to_image
 from nst_video.errors import UsageError
-from nst_video.motion import Flows, Motion, MotionWindow
+from nst_video.flow import motion
+from nst_video.flow.motion import Flows, Motion, MotionWindow
 
 HEIGHT, WIDTH = 48, 64
 

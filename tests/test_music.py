@@ -11,7 +11,7 @@ from media import make_video
 from sounds import ENCODERS, RATES, beat_times, burst, click_track, drum_loop, f_measure, silence, tone, write_sound
 
 from nst_video.errors import InputError
-from nst_video.guarded import listen
+from nst_video.media.guarded import listen
 from nst_video.music.beats import track_beats
 from nst_video.music.drives import parse_drive
 from nst_video.music.features import CELLS, Analyser

@@ -17,6 +17,8 @@ from nst_video.cli import main
 from nst_video.curves import settle_curves
 from nst_video.dreaming.options import DreamOptions
 from nst_video.errors import InputError, UsageError
+from nst_video.media.pictures import write_picture
+from nst_video.media.soundtrack import FADE
 from nst_video.music.conduct import conduct
 from nst_video.music.drives import Drive, dealt, parse_drives
 from nst_video.music.envelopes import at_frames, follow
@@ -25,14 +27,12 @@ from nst_video.music.heard import Music, hear
 from nst_video.music.options import MusicOptions
 from nst_video.music.track import Track
 from nst_video.options import EffortOptions, LookOptions, OutputOptions
-from nst_video.pictures import write_picture
+from nst_video.painting.state import State
+from nst_video.painting.stylizer import Stylizer
 from nst_video.plan import Plan
 from nst_video.planning import make_plan
 from nst_video.render import render_plan
 from nst_video.schedules import Clock
-from nst_video.soundtrack import FADE
-from nst_video.state import State
-from nst_video.stylizer import Stylizer
 
 
 def made_track(seconds=4.0, beats=(), **curves):
@@ -457,7 +457,7 @@ def test_every_frame_is_painted_with_its_own_value(tmp_path):
 
 def test_the_stylizer_obeys_iterations_of_a_frame():
     from nst_video.controls import Controls
-    from nst_video.motion import Motion
+    from nst_video.flow.motion import Motion
     from nst_video.options import EffortOptions
     from nst_video.presets import resolve_effort
 

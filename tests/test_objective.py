@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny import LAYERS, LOOK, TinyEncoder, picture
 
-from nst_video import losses
-from nst_video.objective import FrameObjective, Past, Weights, style_shares, style_statistics
+from nst_video.optimization import losses
+from nst_video.optimization.objective import FrameObjective, Past, Weights, style_shares, style_statistics
 from nst_video.options import LookOptions
 
 WEIGHTS = Weights(content=0.3, style=2.0, tv=0.7, temporal=5.0)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny import LOOK, TinyEncoder, picture
 
-from nst_video import curvature, losses
-from nst_video.curvature import Curvature
-from nst_video.objective import FrameObjective, Weights
-from nst_video.optimizers import LBFGS, OPTIMIZERS, Adam, minimise
+from nst_video.optimization import curvature, losses
+from nst_video.optimization.curvature import Curvature
+from nst_video.optimization.objective import FrameObjective, Weights
+from nst_video.optimization.optimizers import LBFGS, OPTIMIZERS, Adam, minimise
 
 SHAPE = (3, 4, 4)
 PIXELS = 48

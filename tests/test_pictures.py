@@ -12,8 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from nst_video.errors import InputError, ResourceError, UsageError
-from nst_video.options import OutputOptions
-from nst_video.pictures import (
+from nst_video.media.pictures import (
     PICTURE_SUFFIXES,
     READ_SUFFIXES,
     contact_sheet,
@@ -21,8 +20,9 @@ from nst_video.pictures import (
     read_picture,
     write_picture,
 )
+from nst_video.media.probe import probe
+from nst_video.options import OutputOptions
 from nst_video.planning import make_plan
-from nst_video.probe import probe
 
 RGB = media.picture(5, 40, 30)
 

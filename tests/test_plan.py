@@ -9,13 +9,13 @@ import pytest
 from media import make_video, picture
 
 from nst_video.errors import InputError, UsageError
+from nst_video.media.pictures import write_picture
+from nst_video.media.shots import CutFinder, join_shots
+from nst_video.optimization.tiles import overlap_of
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions, MachineOptions, OutputOptions
-from nst_video.pictures import write_picture
 from nst_video.plan import Plan
 from nst_video.planning import make_plan
 from nst_video.presets import balance_of
-from nst_video.shots import CutFinder, join_shots
-from nst_video.tiles import overlap_of
 
 UNEVEN = (0, 512, 700, 1900, 2000, 4096)
 

@@ -7,9 +7,9 @@ from statistics import fmean
 import pytest
 import torch
 
-from nst_video.encoders import load_encoder
-from nst_video.losses import gram
 from nst_video.measures import STYLE_LAYERS, style_distance
+from nst_video.networks.encoders import load_encoder
+from nst_video.optimization.losses import gram
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from bench_precision import paint, read, scaled

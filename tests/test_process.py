@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nst_video import process
+from nst_video.devices import process
 
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
@@ -55,7 +55,7 @@ def test_a_busy_program_is_seen():
 FAULTS = """
 import os, resource, sys
 if sys.argv[1] == "settled":
-    from nst_video.process import settle
+    from nst_video.devices.process import settle
     settle()
 import torch
 def pages():
@@ -78,7 +78,7 @@ def test_memory_of_large_tensors_is_used_again():
 
 RETURNED = """
 from pathlib import Path
-from nst_video.process import give_back_memory, settle
+from nst_video.devices.process import give_back_memory, settle
 settle()
 import torch
 def held():

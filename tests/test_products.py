@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny import relative_error
 
-from nst_video import products
-from nst_video.products import batched_product, plus_product, product
+from nst_video.devices import products
+from nst_video.devices.products import batched_product, plus_product, product
 
 
 @pytest.fixture(params=["Intel Xeon", "AMD EPYC"])

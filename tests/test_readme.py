@@ -10,13 +10,13 @@ import pytest
 from media import make_video, picture
 
 from nst_video.cli import COMMANDS
-from nst_video.codecs import CODECS, CONTAINERS, default_codec
 from nst_video.commands import dream, paint
-from nst_video.containers import READABLE
 from nst_video.live.desk import key_lines
 from nst_video.live.options import LiveOptions
 from nst_video.live.recorder import SUFFIXES
-from nst_video.pictures import READ_SUFFIXES, write_picture
+from nst_video.media.codecs import CODECS, CONTAINERS, default_codec
+from nst_video.media.containers import READABLE
+from nst_video.media.pictures import READ_SUFFIXES, write_picture
 from nst_video.presets import DREAM_PRESETS, DREAM_STEPS, PRESETS
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

@@ -21,21 +21,21 @@ from tiny import texture
 import nst_video
 from nst_video.ahead import Ahead, in_order
 from nst_video.colors import to_image
+from nst_video.devices.workers import workers_for
 from nst_video.errors import InputError, NstVideoError, ResourceError, Stopped, UsageError
-from nst_video.motion import Flows, Motion, MotionWindow
+from nst_video.flow.motion import Flows, Motion, MotionWindow
+from nst_video.jobs.resume import open_job
+from nst_video.media.pictures import read_picture, write_picture
+from nst_video.media.probe import probe
+from nst_video.media.video import VideoReader
 from nst_video.options import EffortOptions, OutputOptions
-from nst_video.painted import Standing
-from nst_video.pictures import read_picture, write_picture
+from nst_video.painting.painted import Standing
+from nst_video.painting.state import State
+from nst_video.painting.upcoming import Feed, patiently
 from nst_video.planning import make_plan
-from nst_video.probe import probe
 from nst_video.render import render_job, render_plan, stylize
-from nst_video.resume import open_job
 from nst_video.score import score_video
-from nst_video.state import State
 from nst_video.timeline import Timeline
-from nst_video.upcoming import Feed, patiently
-from nst_video.video import VideoReader
-from nst_video.workers import workers_for
 
 UNEVEN = (0, 512, 700, 1900, 2000, 4096)
 FAST = {"size": 64, "first_iterations": 12, "iterations": 3}
@@ -501,7 +501,7 @@ def test_a_frame_waits_for_memory_that_painting_gives_back():
 
 
 def test_a_frame_does_not_wait_for_ever_nor_for_what_is_no_lack_of_memory(monkeypatch):
-    monkeypatch.setattr("nst_video.upcoming._PATIENCE", 0.0)
+    monkeypatch.setattr("nst_video.painting.upcoming._PATIENCE", 0.0)
     for error in (torch.OutOfMemoryError("CUDA out of memory"), ValueError("damaged")):
 
         def work(error=error):
@@ -531,7 +531,7 @@ class _Stream:
 
 def test_beside_a_gpu_one_thread_at_a_time_brings_a_frame(plan, monkeypatch):
     beside = SimpleNamespace(feeding=_Stream())
-    monkeypatch.setattr("nst_video.transfer.streams_of", lambda device: beside)
+    monkeypatch.setattr("nst_video.devices.transfer.streams_of", lambda device: beside)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
     monkeypatch.setattr("nst_video.colors.to_image", lambda rgb, device="cpu", own=to_image: own(rgb))
     feed = Feed(plan, workers=3)

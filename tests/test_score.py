@@ -12,14 +12,14 @@ import torch
 
 from nst_video import measures
 from nst_video.colors import to_image
-from nst_video.encoders import load_encoder
+from nst_video.devices.machine import computing
 from nst_video.errors import InputError, UsageError
-from nst_video.losses import relative_style
-from nst_video.machine import computing
 from nst_video.measures import LAYERS, FrameScore, summarise
-from nst_video.objective import style_statistics
+from nst_video.media.pictures import write_picture
+from nst_video.networks.encoders import load_encoder
+from nst_video.optimization.losses import relative_style
+from nst_video.optimization.objective import style_statistics
 from nst_video.options import MachineOptions
-from nst_video.pictures import write_picture
 from nst_video.score import Sample, make_judge, sample_pairs, score_frames, score_rows, score_video, write_csv
 
 HEIGHT, WIDTH = 64, 96

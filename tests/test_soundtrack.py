@@ -9,9 +9,9 @@ from clicks import RATE, click_times, click_track, heard, spans, write_sound
 from media import make_video, packets_of, picture
 
 from nst_video.errors import InputError
-from nst_video.probe import probe
-from nst_video.soundtrack import Heard, Song, survey_song
-from nst_video.video import VideoWriter
+from nst_video.media.probe import probe
+from nst_video.media.soundtrack import Heard, Song, survey_song
+from nst_video.media.video import VideoWriter
 
 TIMES = tuple(0.25 + 0.5 * number for number in range(8))
 DAY = Fraction(86400)

@@ -8,13 +8,13 @@ import torch
 from media import picture
 from torch import Tensor
 
-from nst_video.curvature import Curvature
 from nst_video.errors import InputError
-from nst_video.lossless import FrameLog, KeptFrame, intact, read_frames
+from nst_video.jobs.states import Packed, pack, read_packed, unpack
+from nst_video.media.lossless import FrameLog, KeptFrame, intact, read_frames
+from nst_video.optimization.curvature import Curvature
+from nst_video.painting.state import State
+from nst_video.painting.stepreport import StepReport
 from nst_video.records import RecordWriter, read_records
-from nst_video.state import State
-from nst_video.states import Packed, pack, read_packed, unpack
-from nst_video.stepreport import StepReport
 
 
 def random(*shape):

@@ -8,17 +8,18 @@ import pytest
 import torch
 from tiny import LOOK, TinyEncoder, picture, texture
 
-from nst_video import colors, losses
+from nst_video import colors
 from nst_video.colors import to_image
 from nst_video.controls import Controls
-from nst_video.encoders import load_encoder
 from nst_video.errors import NstVideoError, UsageError
-from nst_video.motion import Motion, MotionWindow
-from nst_video.optimizers import OPTIMIZERS
+from nst_video.flow.motion import Motion, MotionWindow
+from nst_video.networks.encoders import load_encoder
+from nst_video.optimization import losses
+from nst_video.optimization.optimizers import OPTIMIZERS
 from nst_video.options import CoherenceOptions, EffortOptions, LookOptions
-from nst_video.scales import scales, shares
-from nst_video.state import State
-from nst_video.stylizer import Stylizer
+from nst_video.painting.scales import scales, shares
+from nst_video.painting.state import State
+from nst_video.painting.stylizer import Stylizer
 
 HEIGHT, WIDTH = 48, 64
 EFFORT = EffortOptions(first_iterations=24, iterations=5)

@@ -9,18 +9,18 @@ from safetensors.torch import load_file, save_file
 from tiny import LOOK, TinyEncoder, picture, relative_error, texture
 
 from nst_video import EffortOptions, LookOptions, Stylizer, load_encoder
-from nst_video.batches import batch_of, state_of
 from nst_video.colors import to_image
 from nst_video.controls import Controls
-from nst_video.encoders import ENCODERS, Origin
 from nst_video.errors import InputError
-from nst_video.losses import gram, relative_style
-from nst_video.motion import Motion, MotionWindow
-from nst_video.objective import Missed, in_basis, style_statistics
-from nst_video.pictures import read_picture
+from nst_video.flow.motion import Motion, MotionWindow
+from nst_video.media.pictures import read_picture
+from nst_video.networks.encoders import ENCODERS, Origin
+from nst_video.optimization.losses import gram, relative_style
+from nst_video.optimization.objective import Missed, in_basis, style_statistics
+from nst_video.painting.batches import batch_of, state_of
+from nst_video.painting.scales import resize
+from nst_video.painting.teacher import Teacher, load_teacher, places_of
 from nst_video.presets import resolve_effort
-from nst_video.scales import resize
-from nst_video.teacher import Teacher, load_teacher, places_of
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 SLIM = ENCODERS["slim"].source.path

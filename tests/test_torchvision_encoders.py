@@ -7,10 +7,10 @@ import torch
 
 from nst_video.dreaming.dreamer import load_dreamer
 from nst_video.dreaming.options import DreamOptions
-from nst_video.encoders import ENCODERS, load_encoder
 from nst_video.errors import InputError, ResourceError
-from nst_video.layers import ENCODER_LAYERS, layer_names
-from nst_video.motion import Motion
+from nst_video.flow.motion import Motion
+from nst_video.networks.encoders import ENCODERS, load_encoder
+from nst_video.networks.layers import ENCODER_LAYERS, layer_names
 
 BRANCHING = ("googlenet", "inception_v3")
 
@@ -150,7 +150,7 @@ def test_a_torchvision_that_is_missing_or_does_not_fit_gives_one_line(monkeypatc
     def fail(name):
         raise error
 
-    monkeypatch.setattr("nst_video.encoders.importlib.import_module", fail)
+    monkeypatch.setattr("nst_video.networks.encoders.importlib.import_module", fail)
     with pytest.raises(ResourceError, match="pip install --upgrade torch torchvision") as caught:
         load_encoder("googlenet", ["conv1"], offline=True)
     assert str(error) in str(caught.value)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from nst_video.errors import InputError
-from nst_video.probe import probe
-from nst_video.video import Frames, VideoReader, VideoWriter
+from nst_video.media.probe import probe
+from nst_video.media.video import Frames, VideoReader, VideoWriter
 
 MP4, MOV, MKV, WEBM, AVI, TS, GIF = ".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".gif"
 # suffix -> how the clip is encoded there, and the suffix of the copy

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from nst_video.channel import Channel, ChannelClosed
+from nst_video.media.channel import Channel, ChannelClosed
 
 
 def run(work) -> threading.Thread:

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from nst_video.errors import InputError, UsageError
-from nst_video.pictures import write_picture
-from nst_video.probe import probe
-from nst_video.video import Frames, VideoReader
-from nst_video.videoinfo import scaled_size
+from nst_video.media.pictures import write_picture
+from nst_video.media.probe import probe
+from nst_video.media.video import Frames, VideoReader
+from nst_video.media.videoinfo import scaled_size
 
 
 def _text(path: Path) -> Path:
@@ -248,7 +248,7 @@ def test_an_error_of_the_caller_ends_the_reader(tmp_path):
 
 
 def test_no_more_than_a_few_batches_are_decoded_ahead(tmp_path, monkeypatch):
-    from nst_video import video
+    from nst_video.media import video
 
     converted = []
     plain = video.ToRgb.__call__

@@ -12,16 +12,16 @@ import media
 import numpy as np
 import pytest
 
-from nst_video import codecs, output, streams
-from nst_video.destination import check_output, settle_encoding
 from nst_video.errors import InputError, ResourceError, UsageError
-from nst_video.gif_times import check_gif_times
+from nst_video.media import codecs, output, streams
+from nst_video.media.destination import check_output, settle_encoding
+from nst_video.media.gif_times import check_gif_times
+from nst_video.media.pictures import read_picture, write_picture
+from nst_video.media.probe import probe
+from nst_video.media.sequences import is_numbered, number_file
+from nst_video.media.video import VideoReader, VideoWriter
+from nst_video.media.videoinfo import VideoInfo
 from nst_video.options import OutputOptions
-from nst_video.pictures import read_picture, write_picture
-from nst_video.probe import probe
-from nst_video.sequences import is_numbered, number_file
-from nst_video.video import VideoReader, VideoWriter
-from nst_video.videoinfo import VideoInfo
 
 SIZE = (media.WIDTH, media.HEIGHT)
 
@@ -216,9 +216,9 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import media
 from nst_video.errors import ResourceError
-from nst_video.pictures import write_picture
-from nst_video.video import VideoWriter
-from nst_video.probe import probe
+from nst_video.media.pictures import write_picture
+from nst_video.media.video import VideoWriter
+from nst_video.media.probe import probe
 import numpy as np
 
 info = probe({clip!r})

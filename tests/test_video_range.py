@@ -11,10 +11,10 @@ import media
 import pytest
 
 from nst_video.errors import InputError
-from nst_video.lossless import KeptFrame
-from nst_video.probe import MKVMERGE_NOTE, _end, probe
-from nst_video.segments import JoinedOutput, encode_segment
-from nst_video.video import VideoReader
+from nst_video.media.lossless import KeptFrame
+from nst_video.media.probe import MKVMERGE_NOTE, _end, probe
+from nst_video.media.segments import JoinedOutput, encode_segment
+from nst_video.media.video import VideoReader
 
 BASE = Fraction(1, 12800)
 SLIDES = [0, 5, 10]  # seconds; each is shown for 5

@@ -8,11 +8,11 @@ import media
 import numpy as np
 import pytest
 
-from nst_video import streams
-from nst_video.containers import unit
-from nst_video.probe import probe
-from nst_video.treatments import HOLDS, fresh_metadata
-from nst_video.video import VideoReader, VideoWriter
+from nst_video.media import streams
+from nst_video.media.containers import unit
+from nst_video.media.probe import probe
+from nst_video.media.treatments import HOLDS, fresh_metadata
+from nst_video.media.video import VideoReader, VideoWriter
 
 
 def copy(source: Path, target: Path, **span) -> Path:
@@ -252,7 +252,7 @@ def test_a_damaged_packet_of_sound_does_not_end_the_video(tmp_path):
 
 
 def test_every_container_says_what_it_holds():
-    from nst_video.codecs import CONTAINERS
+    from nst_video.media.codecs import CONTAINERS
 
     assert set(HOLDS) == set(CONTAINERS)
     for holds in HOLDS.values():

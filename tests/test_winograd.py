@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from tiny import relative_error
 
-from nst_video import products, winograd
-from nst_video.frozen import EitherKernel, FrozenConvolution, NarrowKernel, PictureKernel, PlainKernel
-from nst_video.winograd import WinogradKernel
+from nst_video.devices import products
+from nst_video.networks import winograd
+from nst_video.networks.frozen import EitherKernel, FrozenConvolution, NarrowKernel, PictureKernel, PlainKernel
+from nst_video.networks.winograd import WinogradKernel
 
 WIDE = (160, 128)  # channels out of and into a layer that is computed this way
 

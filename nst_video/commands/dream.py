@@ -8,9 +8,9 @@ from typing import Any
 from nst_video.arguments import Parser, add_options, given_options, parsing
 from nst_video.commands.rendering import add_reports, render
 from nst_video.dreaming.specs import list_layers
+from nst_video.jobs.stopping import Stopper
 from nst_video.kinds import Time
 from nst_video.settings import DREAM, preview, split_options
-from nst_video.stopping import Stopper
 from nst_video.terminal import print_lines, say
 
 EXAMPLES = """\
@@ -79,8 +79,8 @@ def run(words: Sequence[str], stopper: Stopper) -> int:
     args = make_parser().parse_args(words)
     settings = split_options(given_options(args, DREAM), DREAM)
     if args.preview is not None:
-        from nst_video.destination import output_kind  # PyAV comes with it, which --help does without
-        from nst_video.pictures import PICTURE_SUFFIXES
+        from nst_video.media.destination import output_kind  # PyAV comes with it, which --help does without
+        from nst_video.media.pictures import PICTURE_SUFFIXES
 
         of_picture = Path(args.input).suffix.lower() in PICTURE_SUFFIXES and output_kind(args.output) != "picture"
         settings = preview(settings, args.preview, of_picture=of_picture)

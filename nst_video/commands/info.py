@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from nst_video.arguments import Parser
-from nst_video.stopping import Stopper
+from nst_video.jobs.stopping import Stopper
 from nst_video.terminal import print_json, print_lines
 
 

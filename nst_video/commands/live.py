@@ -5,10 +5,10 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from nst_video.arguments import Parser, add_fields, made_of
+from nst_video.jobs.stopping import Stopper
 from nst_video.live.desk import key_lines
 from nst_video.live.options import LiveOptions
 from nst_video.options import MachineOptions
-from nst_video.stopping import Stopper
 from nst_video.terminal import clock, print_json, say
 from nst_video.words import counted
 

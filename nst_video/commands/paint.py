@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from nst_video import __version__
 from nst_video.arguments import Parser, add_options, given_options, parse_style
 from nst_video.commands.rendering import add_reports, render
+from nst_video.jobs.stopping import Stopper
 from nst_video.settings import split_options
-from nst_video.stopping import Stopper
 
 EXAMPLES = """\
 examples:

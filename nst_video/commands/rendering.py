@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from nst_video.errors import install
 from nst_video.fields import parse_report
+from nst_video.jobs.stopping import Stopper
 from nst_video.settings import Settings
-from nst_video.stopping import Stopper
 from nst_video.terminal import clock, counting, print_json, say
 from nst_video.words import counted
 
 if TYPE_CHECKING:
-    from nst_video.job import Job
+    from nst_video.jobs.job import Job
     from nst_video.plan import Plan
     from nst_video.planning import StyleLike
     from nst_video.render import Progress, Result
@@ -58,14 +58,14 @@ def render(
     the exit code. command: its words, for people who go on with it.
     """
     # OpenCV and PyAV come with these: not before the options are known to be right, and never for --help.
-    from nst_video.destination import output_kind
-    from nst_video.pictures import picture_format
+    from nst_video.jobs.resume import left_by, open_job, tidy
+    from nst_video.media.destination import output_kind
+    from nst_video.media.pictures import picture_format
     from nst_video.plan import named_files
     from nst_video.planning import make_plan, shares_of
     from nst_video.plots import EXTRA
     from nst_video.render import render_job, render_plan
     from nst_video.reports import check_reports, plot_of
-    from nst_video.resume import left_by, open_job, tidy
 
     trace, sheet, plot = args.trace, args.contact_sheet, args.plot
     beside = plot_of(trace) if trace else None

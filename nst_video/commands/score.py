@@ -6,8 +6,8 @@ from dataclasses import asdict
 from nst_video.arguments import HIDDEN, Parser, add_options, given_options, parse_style
 from nst_video.errors import UsageError
 from nst_video.fields import parse_report
+from nst_video.jobs.stopping import Stopper
 from nst_video.settings import split_options
-from nst_video.stopping import Stopper
 from nst_video.terminal import counting, print_json, print_lines
 
 HOW = """\

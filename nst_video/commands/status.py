@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from nst_video.arguments import Parser
 from nst_video.fields import parse_report
-from nst_video.stopping import Stopper
+from nst_video.jobs.stopping import Stopper
 from nst_video.terminal import print_json, print_lines, say
 from nst_video.words import counted
 
@@ -33,7 +33,7 @@ def run(words: Sequence[str], stopper: Stopper) -> int:
     """Tell about an unfinished render."""
     args = make_parser().parse_args(words)
 
-    from nst_video.status import gather, lines, write_preview
+    from nst_video.jobs.status import gather, lines, write_preview
 
     facts = gather(args.output)
     if args.play:

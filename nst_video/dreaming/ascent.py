@@ -12,7 +12,7 @@ from nst_video.dreaming.objective import DreamObjective
 from nst_video.dreaming.smoothing import balanced, natural_colors, unit
 from nst_video.dreaming.specs import octave_sizes
 from nst_video.dreaming.tiles import tiled_gradient
-from nst_video.scales import resize
+from nst_video.painting.scales import resize
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 

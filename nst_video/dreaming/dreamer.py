@@ -16,15 +16,15 @@ from nst_video.dreaming.objective import DreamObjective
 from nst_video.dreaming.options import DreamOptions
 from nst_video.dreaming.specs import check_mix, check_octaves, dreamed_layers, parse_layers, pooling_for
 from nst_video.dreaming.transforms import Map, Rates, look_through, look_up, lookup
-from nst_video.encoders import Encoder, load_encoder
 from nst_video.errors import NstVideoError, UsageError
 from nst_video.fields import chosen
-from nst_video.given import check_frame
-from nst_video.motion import Motion, inside, warp
+from nst_video.flow.motion import Motion, inside, warp
+from nst_video.networks.encoders import Encoder, load_encoder
+from nst_video.painting.given import check_frame
+from nst_video.painting.scales import resize
+from nst_video.painting.state import State
+from nst_video.painting.stepreport import StepReport
 from nst_video.presets import resolve_dream
-from nst_video.scales import resize
-from nst_video.state import State
-from nst_video.stepreport import StepReport
 
 Guide = Tensor | Callable[[float], Tensor]
 

@@ -6,11 +6,11 @@ from fractions import Fraction
 import numpy as np
 from torch import Tensor
 
-from nst_video import survey
 from nst_video.colors import to_image
 from nst_video.dreaming.dreamer import Guide
+from nst_video.media import survey
+from nst_video.media.probe import probe
 from nst_video.options import OutputOptions
-from nst_video.probe import probe
 
 _Timed = tuple[Fraction, np.ndarray]
 

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_video.dreaming.specs import GUIDE_SIDE, LayerSpec
-from nst_video.encoders import Encoder
+from nst_video.dreaming.specs import LayerSpec
+from nst_video.media.survey import GUIDE_SIDE
+from nst_video.networks.encoders import Encoder
 
 _CHUNK = 4096  # places of a picture that are compared with a guide at a time
 _NOTHING = 1e-20

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nst_video.errors import UsageError
-from nst_video.layers import DISTILLED, ENCODER_LAYERS, find_layer, layer_names, smallest_side
-from nst_video.tiles import MINIMAL_TILE
+from nst_video.networks.layers import DISTILLED, ENCODER_LAYERS, find_layer, layer_names, smallest_side
+from nst_video.optimization.tiles import MINIMAL_TILE
 
-GUIDE_SIDE = 256  # long side in pixels at which a guide is looked at
 _FORM = re.compile(r"(?P<layer>[^:=]+)(?::(?P<first>[^-=:]+)(?:-(?P<last>[^-=:]+))?)?(?:=(?P<weight>.+))?")
 _ALLOWED = "allowed LAYER, LAYER=WEIGHT, LAYER:CHANNEL or LAYER:FIRST-LAST, such as relu5_1:10-20=0.5"
 _PIXEL_BYTES = 8_000  # that a gradient through VGG takes in fp32; other networks take less

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nst_video.dreaming.objective import DreamObjective
-from nst_video.tiles import spans
+from nst_video.optimization.tiles import spans
 
 OVERLAP = 160  # pixels that neighbours share, if a tile is at least twice as large: what VGG's relu5_1 sees
 _BLEND = 4  # the middle 1/4 of an overlap is where one tile fades into the next; the rest is context only

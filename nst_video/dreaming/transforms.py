@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_video.motion import sampling_grid, warp
+from nst_video.flow.motion import sampling_grid, warp
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from nst_video.errors import InputError, NstVideoError, ResourceError
-from nst_video.guarded import look
 from nst_video.live.frames import Captured
+from nst_video.media.guarded import look
+from nst_video.media.probe import probe
+from nst_video.media.survey import Request
+from nst_video.media.video import VideoReader
+from nst_video.media.videoinfo import scaled_size
 from nst_video.options import OutputOptions
-from nst_video.probe import probe
-from nst_video.survey import Request
-from nst_video.video import VideoReader
-from nst_video.videoinfo import scaled_size
 
 log = logging.getLogger(__name__)
 

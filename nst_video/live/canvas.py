@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nst_video.live.follow import Step
 from nst_video.live.guide import fitted, recolored
-from nst_video.optimizers import Objective, value_and_gradient
+from nst_video.optimization.optimizers import Objective, value_and_gradient
 
 _DECAY = (0.6, 0.9)  # short: the objective is another one every frame
 _FIRST_RATE, _LAST_RATE = 0.05, 0.006  # change of a pixel in a step, in [0, 1], at first and in the end

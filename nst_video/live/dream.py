@@ -3,13 +3,13 @@
 import numpy as np
 from torch import Tensor
 
-from nst_video import losses
 from nst_video.dreaming.ascent import offsets, shifted
 from nst_video.dreaming.objective import DreamObjective
 from nst_video.dreaming.options import DreamOptions
 from nst_video.dreaming.specs import dreamed_layers, parse_layers, pooling_for
-from nst_video.encoders import load_encoder
 from nst_video.live.canvas import Canvas, to_tensor
+from nst_video.networks.encoders import load_encoder
+from nst_video.optimization import losses
 from nst_video.options import MachineOptions
 from nst_video.presets import resolve_dream
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from nst_video.colors import keep_colors
-from nst_video.encoders import load_encoder
+from nst_video.devices.machine import forbid_tf32, resolve_machine
 from nst_video.live.canvas import Canvas, resized, to_array, to_tensor
 from nst_video.live.controller import Controller
 from nst_video.live.desk import Look
@@ -24,9 +24,9 @@ from nst_video.live.frames import Captured, Shown, StylePicture
 from nst_video.live.guide import enlarged, recolored
 from nst_video.live.options import LiveOptions
 from nst_video.live.subjects import Subjects
-from nst_video.machine import forbid_tf32, resolve_machine
+from nst_video.networks.encoders import load_encoder
 from nst_video.options import LookOptions, MachineOptions
-from nst_video.teacher import load_teacher
+from nst_video.painting.teacher import load_teacher
 
 log = logging.getLogger(__name__)
 

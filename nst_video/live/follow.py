@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from nst_video.colors import to_image
-from nst_video.motion import drop_noise, flow, to_flow, trust
+from nst_video.flow.motion import drop_noise, flow, to_flow, trust
 
 _FLOW = "medium"  # worth its 5 ms: a painting shows every place where the flow is wrong
 _NOISE = 4 / 255  # difference of a place from what was seen there before that may be the sensor's noise alone

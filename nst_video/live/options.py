@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from nst_video.errors import UsageError
 from nst_video.fields import check, option
 from nst_video.kinds import Choice, Flag, Number, Text
-from nst_video.layers import ENCODER_LAYERS
+from nst_video.networks.layers import ENCODER_LAYERS
 
 _THIS_MACHINE = "127.0.0.1"
 

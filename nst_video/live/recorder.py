@@ -16,19 +16,19 @@ from typing import Any
 import av
 import numpy as np
 
-from nst_video.codecs import CONTAINERS
-from nst_video.color_tags import SRGB
-from nst_video.destination import check_output
 from nst_video.errors import NstVideoError, ResourceError, UsageError
 from nst_video.files import NOTHING_KEPT, discard, disk_errors, settle_new, temporary
 from nst_video.live.desk import Desk
 from nst_video.live.frames import Shown
 from nst_video.live.outputs import Facts
 from nst_video.live.worker import Worker
-from nst_video.output import OWN_FILE, VideoOutput
-from nst_video.pictures import write_picture
-from nst_video.video import LARGEST_QUEUE
-from nst_video.videoinfo import VideoInfo
+from nst_video.media.codecs import CONTAINERS
+from nst_video.media.color_tags import SRGB
+from nst_video.media.destination import check_output
+from nst_video.media.output import OWN_FILE, VideoOutput
+from nst_video.media.pictures import write_picture
+from nst_video.media.video import LARGEST_QUEUE
+from nst_video.media.videoinfo import VideoInfo
 
 log = logging.getLogger(__name__)
 

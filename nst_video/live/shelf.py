@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from nst_video.errors import InputError, NstVideoError
-from nst_video.guarded import read_pictures
 from nst_video.live.frames import StylePicture
-from nst_video.pictures import READ_SUFFIXES
+from nst_video.media.guarded import read_pictures
+from nst_video.media.pictures import READ_SUFFIXES
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from nst_video.live.recorder import Recorder, Snapshots, check_folder, check_rec
 from nst_video.live.session import Session, Statistics, closing_all
 from nst_video.live.shelf import Shelf
 from nst_video.live.virtual import VirtualCamera
+from nst_video.media.videoinfo import scaled_size
 from nst_video.options import MachineOptions
-from nst_video.videoinfo import scaled_size
 
 log = logging.getLogger(__name__)
 

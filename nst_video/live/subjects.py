@@ -12,18 +12,18 @@ import torch
 
 from nst_video.colors import to_image
 from nst_video.controls import Controls
-from nst_video.encoders import Encoder
 from nst_video.live.canvas import Canvas, to_array, to_tensor
 from nst_video.live.desk import Look
 from nst_video.live.dream import Dream
 from nst_video.live.frames import StylePicture
-from nst_video.looks import UNKNOWN, Judgement
-from nst_video.objective import FrameObjective
+from nst_video.networks.encoders import Encoder
+from nst_video.optimization.objective import FrameObjective
 from nst_video.options import EffortOptions, LookOptions, MachineOptions
+from nst_video.painting.looks import UNKNOWN, Judgement
+from nst_video.painting.scales import resize
+from nst_video.painting.stylizer import Stylizer
+from nst_video.painting.teacher import Teacher
 from nst_video.presets import resolve_effort
-from nst_video.scales import resize
-from nst_video.stylizer import Stylizer
-from nst_video.teacher import Teacher
 
 _FADE = 0.2  # seconds in which one style's targets become another's
 _SOON = 0.4  # seconds between looks of the teacher at least

@@ -11,9 +11,9 @@ from nst_video.music.options import MusicOptions
 from nst_video.schedules import Clock
 
 if TYPE_CHECKING:
+    from nst_video.media.videoinfo import VideoInfo
     from nst_video.music.drives import Drive
     from nst_video.music.heard import Music
-    from nst_video.videoinfo import VideoInfo
 
 
 @dataclass(frozen=True)

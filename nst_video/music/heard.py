@@ -11,13 +11,13 @@ from fractions import Fraction
 import numpy as np
 
 from nst_video.errors import InputError, UsageError
-from nst_video.guarded import listen
+from nst_video.media.guarded import listen
+from nst_video.media.soundtrack import FADE
+from nst_video.media.videoinfo import VideoInfo
 from nst_video.music.features import SECONDS
 from nst_video.music.options import MusicOptions
 from nst_video.music.sound import LONGEST, SoundRequest
 from nst_video.music.track import Track, grid
-from nst_video.soundtrack import FADE
-from nst_video.videoinfo import VideoInfo
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from nst_video.containers import VIDEO_FORMATS, open_media, unit
 from nst_video.errors import InputError
-from nst_video.pictures import DEFAULT_MAX_PIXELS
+from nst_video.media.containers import VIDEO_FORMATS, open_media, unit
+from nst_video.media.pictures import DEFAULT_MAX_PIXELS
 from nst_video.plain import fraction_of, plain
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nst_video.errors import NstVideoError
-from nst_video.pictures import read_picture
+from nst_video.media.pictures import read_picture
 
 # Debian package -> licence of the pictures in it (its own `copyright` file names each author).
 WALLPAPERS = {

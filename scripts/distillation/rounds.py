@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nst_video.encoders import Encoder
-from nst_video.losses import NORMALISERS
-from nst_video.objective import FrameObjective, Weights, style_statistics
-from nst_video.optimizers import minimise
+from nst_video.networks.encoders import Encoder
+from nst_video.optimization.losses import NORMALISERS
+from nst_video.optimization.objective import FrameObjective, Weights, style_statistics
+from nst_video.optimization.optimizers import minimise
 from nst_video.options import LookOptions
 
 from .pictures import Crops

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nst_video.encoders import Encoder
-from nst_video.frozen import FrozenConvolution
-from nst_video.layers import ENCODER_LAYERS
-from nst_video.vgg import CENTRED, Vgg
+from nst_video.networks.encoders import Encoder
+from nst_video.networks.frozen import FrozenConvolution
+from nst_video.networks.layers import ENCODER_LAYERS
+from nst_video.networks.vgg import CENTRED, Vgg
 
 SLIM = "slim"
 # Student layer -> teacher layer of the same stride; the losses look at these.

@@ -1,0 +1,1 @@
+"""Videos and pictures in and out: what a file is, decoding, sound and other streams, encoding; nothing here paints."""
