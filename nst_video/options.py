@@ -6,6 +6,7 @@ Nothing here imports torch, OpenCV or PyAV, so that `nst-video --help` is quick.
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from nst_video.errors import UsageError
 from nst_video.fields import BY_QUALITY, COUNT, TILE, check, exact, flag_name, option
@@ -199,6 +200,11 @@ class OutputOptions:
     max_duration: Fraction = option(
         Fraction(86400), Time(), "refuse an input of which a longer part would be rendered", metavar="TIME"
     )
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """How a video is encoded, as `check_output` and everything that writes one take it."""
+        return {"codec": self.codec, "crf": self.crf, "preset": self.preset}
 
     def __post_init__(self) -> None:
         kinds: dict[str, Time | Rate] = {

@@ -216,9 +216,7 @@ def _check_output(
     kind = check_output(
         output,
         sources=named_files(input, styles, settings),
-        codec=options.codec,
-        crf=options.crf,
-        preset=options.preset,
+        **options.encoding,
         overwrite=options.overwrite,
     )
     if options.still is not None and kind != "picture":

@@ -280,7 +280,7 @@ def publish(job: Job, info: VideoInfo, summary: dict[str, Any], stopped: Callabl
             return False
         # Of a sequence, a process that was killed may have moved the first pictures already.
         taken = options.overwrite or (job.kind == "sequence" and job.ledger.published is not None)
-        check_output(plan.output, sources=plan.sources, codec=options.codec, crf=options.crf, overwrite=taken)
+        check_output(plan.output, sources=plan.sources, **options.encoding, overwrite=taken)
         if part.is_file():
             sync(part)
             job.record(published=KeptFile(os.path.basename(plan.output), KeptFile.of(part).sha256), summary=summary)
@@ -356,8 +356,7 @@ def _all_frames(job: Job) -> Iterator[KeptFrame]:
 
 
 def _encoding(job: Job) -> dict[str, Any]:
-    options = job.plan.options
-    return {"size": job.plan.size, "codec": options.codec, "crf": options.crf, "preset": options.preset}
+    return {"size": job.plan.size, **job.plan.options.encoding}
 
 
 @contextmanager

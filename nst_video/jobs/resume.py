@@ -174,14 +174,7 @@ def _check_name(job: Job, plan: Plan) -> None:
     """Whether the output can be written as the plan says."""
     options = plan.options
     moved = job.kind == "sequence" and job.ledger.published is not None  # some pictures may be in their place already
-    check_output(
-        plan.output,
-        sources=plan.sources,
-        codec=options.codec,
-        crf=options.crf,
-        preset=options.preset,
-        overwrite=options.overwrite or moved,
-    )
+    check_output(plan.output, sources=plan.sources, **options.encoding, overwrite=options.overwrite or moved)
 
 
 def _look_at(plan: Plan) -> None:

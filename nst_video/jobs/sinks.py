@@ -67,14 +67,12 @@ class FileSink:
             self._plan.output,
             info=self._info,
             size=self._plan.size,
-            codec=options.codec,
-            crf=options.crf,
-            preset=options.preset,
             overwrite=options.overwrite,
             start=options.start,
             end=options.end,
             until=self._plan.end,
             music=self._plan.heard(),
+            **options.encoding,
         )
         return self
 

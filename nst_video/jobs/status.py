@@ -111,7 +111,7 @@ def write_preview(output: str | os.PathLike[str], preview: str | os.PathLike[str
         )
     if os.path.realpath(target) == os.path.realpath(plan.output):
         raise UsageError(f"{target} is the output of that render and appears when it is complete; name another file")
-    check_output(target, sources=plan.sources, codec=options.codec, crf=options.crf, overwrite=overwrite)
+    check_output(target, sources=plan.sources, **options.encoding, overwrite=overwrite)
     if digest(plan.input) != job.manifest.fingerprint["input"]:
         raise InputError(f"{plan.input} is no longer what is being rendered; its sound would not fit")
     if not job.done:
@@ -140,8 +140,7 @@ def playable(job: Job) -> int:
 
 
 def _settings(job: Job, info: VideoInfo) -> dict[str, Any]:
-    options = job.plan.options
-    return {"info": info, "size": job.plan.size, "codec": options.codec, "crf": options.crf, "preset": options.preset}
+    return {"info": info, "size": job.plan.size, **job.plan.options.encoding}
 
 
 def _joined(job: Job, info: VideoInfo, target: str, folder: Path, done: int, end: Fraction | None) -> None:

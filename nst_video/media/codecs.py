@@ -1,4 +1,4 @@
-"""What can be written: codecs, containers, and the refusals that come before any work."""
+"""What can be written: codecs, what they are told, and the containers that hold them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

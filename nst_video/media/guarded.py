@@ -8,6 +8,7 @@ nothing runs there that did not end well before. Of music the same holds for its
 it, which drives a render, is worked out in a child and nowhere else, and so are the style pictures of a live session,
 whose folders others may write to.
 What it cannot help against is a file that takes over the child: it is the same user's process, not a jail.
+(guarded_child.py is what goes on there.)
 
 Both sides speak JSON lines, never pickle: what comes back was made by a process that has parsed hostile data.
 """
@@ -29,10 +30,7 @@ import numpy as np
 
 from nst_video.errors import InputError, NstVideoError, ResourceError, UsageError
 from nst_video.media.limits import MEMORY_EXIT
-from nst_video.media.survey import (
-    Request,
-    Survey,
-)
+from nst_video.media.survey import Request, Survey
 from nst_video.media.videoinfo import VideoInfo
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -30,18 +30,12 @@ from nst_video.media.survey import (
     with_duration,
 )
 
-if TYPE_CHECKING:
-    pass
-
 SIGN_OF_LIFE_EVERY = 0.5  # seconds
 
 
 def _sent(rgb: np.ndarray) -> tuple[tuple[int, ...], str]:
     """A picture as JSON types."""
     return rgb.shape, base64.b64encode(rgb.tobytes()).decode()
-
-
-# ---------------------------------------------------------------------------------------------- the child
 
 
 def child() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from nst_video.curves import controls_at
 from nst_video.devices.memory import available_memory
+from nst_video.errors import is_out_of_memory
 from nst_video.optimization.budget import Need
 from nst_video.painting import lanes as ranges
 from nst_video.plan import Plan
@@ -62,7 +63,6 @@ def room(plan: Plan, lanes: int) -> tuple[int, int]:
 def measured_lanes(plan: Plan, most: int) -> int:
     """The fewest lanes, at most so many, with which frames are painted about as fast as with any number."""
     from nst_video.devices.machine import computing
-    from nst_video.errors import is_out_of_memory
 
     taken: dict[int, float] = {}
     with computing(plan.machine):
