@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tiny import relative_error
 
+import nst_video
 from nst_video.colors import to_image
 from nst_video.errors import InputError, ResourceError, UsageError
 from nst_video.media.pictures import read_picture
@@ -21,7 +22,7 @@ from nst_video.networks.layers import ENCODER_LAYERS, check_layers, find_layer, 
 from nst_video.optimization.losses import relative_style
 from nst_video.optimization.objective import style_statistics
 
-WEIGHTS = Path(encoders.__file__).parent / "weights" / "vgg19.safetensors"
+WEIGHTS = Path(nst_video.__file__).parent / "weights" / "vgg19.safetensors"
 SLIM = WEIGHTS.with_name("slim.safetensors")
 SAMPLES = Path(__file__).parent.parent / "samples"
 PHOTOGRAPHS = ("coffee", "chelsea", "rocket")

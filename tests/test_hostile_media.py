@@ -225,7 +225,7 @@ def test_a_movie_whose_pictures_lie_elsewhere_opens_nothing(folder, capsys, cana
 def child_that(does: str) -> str:
     """The code of a child that does this instead of probing the input."""
     return (
-        "import sys, os, time; sys.path[:] = sys.argv[1:]; from nst_video import guarded_child as child\n"
+        "import sys, os, time; sys.path[:] = sys.argv[1:]; from nst_video.media import guarded_child as child\n"
         f"def probe_input(*words):\n    {does}\n"
         "child.probe_input = probe_input; child.child()"
     )
@@ -298,7 +298,7 @@ def test_the_child_writes_no_files_and_opens_few(folder, capsys, monkeypatch):
 
 def test_a_long_look_goes_on_while_it_gets_on(folder, monkeypatch):
     slow = (
-        "import sys, time; sys.path[:] = sys.argv[1:]; from nst_video import guarded_child as child\n"
+        "import sys, time; sys.path[:] = sys.argv[1:]; from nst_video.media import guarded_child as child\n"
         "def survey(info, request, alive):\n"
         "    for _ in range(10):\n        time.sleep(0.5); alive()\n"
         "    return whole(info, request)\n"
@@ -322,7 +322,7 @@ def test_large_pictures_get_more_time(folder, monkeypatch):
 def test_the_child_ends_with_its_parent(folder):
     child = child_that("time.sleep(300)")
     code = (
-        "from nst_video import guarded\nfrom nst_video.options import OutputOptions\n"
+        "from nst_video.media import guarded\nfrom nst_video.options import OutputOptions\n"
         f"guarded.CHILD = {child!r}\n"
         "def start():\n    child = guarded.start_python(); print(child.pid, flush=True); return child\n"
         "with guarded.look(guarded.Request('in.mp4', (), OutputOptions(), 0.0), start): pass"

@@ -150,7 +150,7 @@ def test_a_torchvision_that_is_missing_or_does_not_fit_gives_one_line(monkeypatc
     def fail(name):
         raise error
 
-    monkeypatch.setattr("nst_video.networks.encoders.importlib.import_module", fail)
+    monkeypatch.setattr("nst_video.networks.vgg.importlib.import_module", fail)
     with pytest.raises(ResourceError, match="pip install --upgrade torch torchvision") as caught:
         load_encoder("googlenet", ["conv1"], offline=True)
     assert str(error) in str(caught.value)
