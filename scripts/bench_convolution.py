@@ -4,7 +4,8 @@
 
 For each convolution: milliseconds there and back both ways, taking turns in one process, medians; and how far both are
 from double precision, as a root mean square relative to that of the result. Layers that the program computes by fewer
-multiplications are marked. Memory is kept as the command line keeps it.
+multiplications are marked. Before them, how quickly matrices are multiplied by torch and by what the program takes on
+this processor (`nst_video/devices/products.py`). Memory is kept as the command line keeps it.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_video.devices.process import keep_memory
+from nst_video.devices.products import batched_product
 from nst_video.networks.encoders import load_encoder
 from nst_video.networks.frozen import FrozenConvolution, Kernel, PlainKernel
 from nst_video.networks.winograd import WinogradKernel, pays, suits
@@ -33,10 +35,19 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_memory()
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
+    print(products_of_matrices(arguments.rounds))
     width, height = (int(side) for side in arguments.size.split("x"))
     print("channels, size | there: torch, fewer | back: torch, fewer | times faster | error: torch, fewer")
     for layer, x in layers_with_inputs(arguments.encoder, torch.rand(1, 3, height, width)):
         print(row(layer, x, arguments.rounds), flush=True)
+
+
+def products_of_matrices(rounds: int) -> str:
+    """Of 36 products (576, 256) by (256, 256), which a convolution of 256 channels at 128x72 takes."""
+    a, b = torch.randn(36, 576, 256), torch.randn(36, 256, 256)
+    times = in_turns([partial(torch.bmm, a, b), partial(batched_product, a, b)], rounds)
+    torchs, ours = (a.numel() * b.shape[2] / 1e6 / milliseconds for milliseconds in times)
+    return f"billions of multiply-adds a second in products of matrices: torch {torchs:.0f}, here {ours:.0f}"
 
 
 @torch.no_grad()

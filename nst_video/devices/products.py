@@ -1,7 +1,8 @@
 """Products of matrices in float32 on a CPU, by that of torch's two libraries which is quick on it.
 
-torch multiplies matrices by MKL, which is Intel's. On an AMD processor oneDNN, by which torch convolves, takes half of
-its time (`scripts/bench_convolution.py`); torch's own compiler reaches it by an operator for linear layers.
+torch multiplies matrices by MKL, which is Intel's. On an AMD processor oneDNN, by which torch convolves, takes half to
+two thirds of its time (`scripts/bench_convolution.py`); torch's own compiler reaches it by an operator for linear
+layers.
 """
 
 from collections.abc import Callable
