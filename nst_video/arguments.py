@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from nst_video.errors import UsageError
 from nst_video.fields import flag_name, parse_option
-from nst_video.kinds import Choice, Curve, Flag, Kind, Repeated
+from nst_video.kinds import Choice, Curve, File, Flag, Kind, Repeated
 from nst_video.settings import PAINT, Section
 from nst_video.words import nearest
 
@@ -101,7 +101,7 @@ def parsing(kind: Kind) -> type[argparse.Action]:
         ) -> None:
             value = parse_option(str(option), values, kind)
             before = getattr(namespace, self.dest)
-            if self.metavar == "FILE" and before != self.default:  # of other options the last one counts
+            if isinstance(kind, File) and before != self.default:
                 raise UsageError(f"{option} is given twice, as {before} and {value}; give it once")
             setattr(namespace, self.dest, (*before, value) if isinstance(kind, Repeated) else value)
 

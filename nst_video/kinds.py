@@ -131,6 +131,11 @@ class Text:
 
 
 @dataclass(frozen=True)
+class File(Text):
+    """The name of a file, which is given once: of two, nobody meant the first to be left out."""
+
+
+@dataclass(frozen=True)
 class Several:
     """A tuple of values of one kind, written with commas; `rising` asks for rising numbers that start with 1."""
 

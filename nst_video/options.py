@@ -10,7 +10,7 @@ from typing import Any
 
 from nst_video.errors import UsageError
 from nst_video.fields import BY_QUALITY, COUNT, TILE, check, exact, flag_name, option
-from nst_video.kinds import Bytes, Choice, Curve, Flag, Number, Rate, Several, Text, Time
+from nst_video.kinds import Bytes, Choice, Curve, File, Flag, Number, Rate, Several, Text, Time
 from nst_video.networks.layers import ENCODER_LAYERS
 
 _WEIGHT = Number(0, 1e12)
@@ -256,7 +256,7 @@ class MachineOptions:
     )
     threads: int | None = option(None, Number(1, 1024, whole=True), "CPU threads", metavar="N", unset="one per core")
     offline: bool = option(False, Flag(), "never download weights")
-    weights: str | None = option(None, Text("a file"), "file with the encoder's weights", metavar="FILE")
+    weights: str | None = option(None, File("a file"), "file with the encoder's weights", metavar="FILE")
 
     def __post_init__(self) -> None:
         check(self)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nst_video.fields import BY_QUALITY, COUNT, TILE, check, option
-from nst_video.kinds import Curve, Flag, Number, Several, Text
+from nst_video.kinds import Curve, File, Flag, Number, Several, Text
 
 _LAYER = Text("LAYER, LAYER=WEIGHT, LAYER:CHANNEL or LAYER:FIRST-LAST")
 
@@ -61,7 +61,7 @@ class DreamOptions:
     shift_x: float = option(0.0, Curve(-10, 10), "widths that it moves to the right in a second", metavar="X")
     shift_y: float = option(0.0, Curve(-10, 10), "heights that it moves down in a second", metavar="X")
     guide: str | None = option(
-        None, Text("a picture or a video"), "dream of what is in this picture or video", metavar="FILE"
+        None, File("a picture or a video"), "dream of what is in this picture or video", metavar="FILE"
     )
     keep_colors: bool = option(False, Flag(), "keep the colours of the video")
     tile: int | None = option(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nst_video.errors import UsageError
 from nst_video.fields import check, option
-from nst_video.kinds import Choice, Flag, Number, Text
+from nst_video.kinds import Choice, File, Flag, Number, Text
 from nst_video.networks.layers import ENCODER_LAYERS
 
 _THIS_MACHINE = "127.0.0.1"
@@ -31,7 +31,7 @@ class LiveOptions:
         Choice(("auto", "on", "off")),
         "begin with the picture as in a mirror; auto: unless the camera is a file",
     )
-    record: str | None = option(None, Text("a file"), "record to this video from the start", metavar="FILE")
+    record: str | None = option(None, File("a file"), "record to this video from the start", metavar="FILE")
     folder: str = option(".", Text("a folder"), "where recordings and snapshots made by key go", metavar="FOLDER")
     virtual_camera: bool = option(False, Flag(), "be a camera for other programs (needs the extra `virtualcam`)")
     serve: int | None = option(

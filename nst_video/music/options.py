@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from nst_video.errors import UsageError
 from nst_video.fields import check, exact, option
-from nst_video.kinds import Choice, Repeated, Text, Time
+from nst_video.kinds import Choice, File, Repeated, Text, Time
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class MusicOptions:
 
     music: str | None = option(
         None,
-        Text("a file with sound"),
+        File("a file with sound"),
         "music that drives the picture and becomes its sound",
         metavar="FILE",
         unset="the sound of the input",

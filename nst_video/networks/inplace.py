@@ -1,6 +1,6 @@
 """A VGG on a CPU: Gram sums and activations of a picture, and the way back, in as few passes over memory as there are.
 
-The same as the network in encoders.py gives. There what is left beside the convolutions is memory, and autograd may
+The same as the network in vgg.py gives. There what is left beside the convolutions is memory, and autograd may
 overwrite nothing: it adds the gradients that meet at a layer into new tensors and fills others with zeros first. Here
 one gradient travels down the network, and each step writes over it.
 """

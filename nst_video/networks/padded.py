@@ -1,6 +1,6 @@
 """A VGG on a GPU: Gram sums and activations of a picture, and the way back, in buffers that have a border already.
 
-The same as the network in encoders.py gives, written out: what autograd and a function for each step copy, pad and pool
+The same as the network in vgg.py gives, written out: what autograd and a function for each step copy, pad and pool
 takes several times as long as the convolutions.
 """
 
