@@ -329,7 +329,7 @@ def count(name: str, *, size: int, iterations: int, precision: str, hole: bool) 
         with counted.nothing():
             state = after_a_first_frame(painter, frame.image)
         one = rounds._Painter(lane, 1, iter(()), rounds.deque(), state, frame.image, None)
-        for number in range(1, 5):  # the first two make ready what stays
+        for number in range(1, 9):  # the first four make ready what stays
             with counted.nothing():
                 frame = upcoming(number, size, hole=hole)
             kind = "with a look" if painter.looks.due(one.state.frame, one.state) else "without a look"
@@ -369,6 +369,7 @@ def main() -> None:
     parser.add_argument("--still", action="store_true", help="nothing is revealed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts there too")
     args = parser.parse_args()
+    torch.set_num_threads(1)  # a CPU with more of them looks up in bands, which a GPU does not
     found: dict[str, dict[str, Counter[str]]] = {}
     settings = {"size": args.size, "iterations": args.iterations, "precision": args.precision, "hole": not args.still}
     for name in args.encoders:

@@ -154,3 +154,18 @@ def test_windows_are_added_up_as_fold_adds_them(size, factor):
     whole = torch.nn.functional.fold(columns.T[None], padded, side, stride=fill._STRIDE * factor)
     found = fill._overlap(values, wanted, image, factor)
     torch.testing.assert_close(found, whole[..., top : top + size[0], left : left + size[1]])
+
+
+@pytest.mark.parametrize("size", [(48, 64), (37, 50)])
+def test_a_window_finds_the_one_that_is_most_alike_and_of_equal_ones_the_nearest(size):
+    image, content = (torch.nn.functional.interpolate(picture(seed), size=size) for seed in (1, 2))
+    content[..., size[1] // 2 :] = 0.5  # all windows of which are alike
+    image[..., : size[0] // 2, :] = 0.5
+    ours, theirs = (fill._windows(one, 1) for one in (image, content))
+    rows, columns = theirs.shape[:2]
+    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)) * (fill._STRIDE / max(size))
+    ours, theirs = ours.flatten(0, 1).flatten(1), theirs.flatten(0, 1).flatten(1)
+    difference = (ours[:, None] - theirs).square().mean(2)
+    cost = difference + fill._NEARNESS * (place[:, None] - place).square().sum(2)
+    found = fill._best_matches(image, content, torch.arange(len(ours)))
+    torch.testing.assert_close(cost.gather(1, found[:, None])[:, 0], cost.amin(1), rtol=0, atol=1e-6)

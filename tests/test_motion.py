@@ -74,6 +74,24 @@ def test_every_lane_has_its_own_flow():
     torch.testing.assert_close(both[1:], images[1:], rtol=0, atol=1e-5)
 
 
+@pytest.fixture
+def threads():
+    number = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(number)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("number", [2, 3, 64])
+def test_threads_that_share_a_picture_change_nothing(threads, number, mode):
+    images, flows = torch.cat([picture(0), picture(1)]), torch.cat([uniform(2.3, 1), uniform(0, -0.7)])
+    threads(1)
+    wanted = motion.warp(images, flows, mode)
+    threads(number)
+    assert torch.equal(motion.warp(images, flows, mode), wanted)
+    assert torch.equal(motion.warp(images[1:], flows[1:], mode), wanted[1:])
+
+
 def test_bicubic_keeps_detail_that_bilinear_blurs():
     image = picture(0, grain=1.0)
     there, back = uniform(0.5, 0.5), uniform(-0.5, -0.5)

@@ -9,7 +9,7 @@ import torch
 from tiny import LOOK, TinyEncoder, picture
 
 from nst_video.optimization import curvature, losses
-from nst_video.optimization.curvature import Curvature
+from nst_video.optimization.curvature import Curvature, combined
 from nst_video.optimization.objective import FrameObjective, Weights
 from nst_video.optimization.optimizers import LBFGS, OPTIMIZERS, Adam, minimise
 
@@ -523,3 +523,11 @@ def test_stylisations_end_no_higher_than_with_torchs_lbfgs(line_search):
     ratios = np.array(ours) / theirs
     assert ratios.mean() < 1.005
     assert ratios.max() < 1.03
+
+
+@pytest.mark.parametrize("pixels", [1, 63, 64, 1000])
+def test_pairs_are_combined_by_their_coefficients(pixels):
+    generator = torch.Generator().manual_seed(0)
+    pairs, coefficients = (torch.randn(2, 6, *more, generator=generator) for more in ((pixels,), ()))
+    wanted = (pairs.double() * coefficients[:, :, None]).sum(1)
+    torch.testing.assert_close(combined(coefficients, pairs).double(), wanted, rtol=0, atol=1e-5)

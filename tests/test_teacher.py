@@ -162,6 +162,23 @@ def test_what_is_missed_moves_with_the_picture_and_is_found_anew_every_second_fr
     assert third.missed.painting["far"][..., :6, :].any()
 
 
+def test_frames_are_looked_at_half_as_often_as_their_paintings(monkeypatch):
+    stylizer, looks = placed(), []
+    look = Teacher.look
+
+    def noting(teacher, image, targets, *more):
+        looks.append("painting" if targets else "frame")
+        return look(teacher, image, targets, *more)
+
+    still = Motion(torch.zeros(1, 1, 2, 48, 64), torch.ones(1, 1, 1, 48, 64))
+    _, state = stylizer.step(picture(1), Motion.none(1, 48, 64), stylizer.initial_state())
+    monkeypatch.setattr(Teacher, "look", noting)
+    for _ in range(1, 9):
+        looks.append(state.frame)
+        _, state = stylizer.step(picture(1), still, state)
+    assert looks == [1, 2, "painting", 3, 4, "painting", "frame", 5, 6, "painting", 7, 8, "painting", "frame"]
+
+
 def test_a_frame_that_is_not_painted_forgets_what_is_missed():
     stylizer = placed()
     _, state = stylizer.step(picture(1), Motion.none(1, 48, 64), stylizer.initial_state())

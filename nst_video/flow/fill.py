@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nst_video.devices import products as matrices
 from nst_video.devices.transfer import downloaded, uploaded
 from nst_video.optimization.graphs import plainly
 
@@ -97,13 +98,17 @@ def _chosen(windows: Tensor, numbers: Tensor) -> Tensor:
 def _best_matches(image: Tensor, content: Tensor, wanted: Tensor) -> Tensor:
     """Number of the window of `content` most like each wanted window of `image`."""
     candidates = _windows(content, 1)
-    columns = candidates.shape[1]
+    rows, columns = candidates.shape[:2]
     ours, theirs = _chosen(_windows(image, 1), wanted), candidates.flatten(0, 1).flatten(1)
-    difference = torch.cdist(ours, theirs).square() / ours.shape[1]
-    index = torch.arange(len(theirs), device=image.device)
-    place = torch.stack([index // columns, index % columns], dim=1).float() * (_STRIDE / max(image.shape[-2:]))
-    distance = torch.cdist(place[wanted], place).square()
-    return (difference + _NEARNESS * distance).argmin(1)
+    # |a - b|^2 = |a|^2 - 2 a.b + |b|^2, of which the first is the same for all candidates.
+    difference = matrices.product(ours, theirs.mT).mul_(-2).add_(theirs.square().sum(1)).div_(ours.shape[1])
+    nearness = _NEARNESS * (_STRIDE / max(image.shape[-2:])) ** 2
+    down, across = (
+        nearness * (torch.arange(count, device=image.device) - own[:, None]).square()
+        for count, own in zip((rows, columns), (wanted // columns, wanted % columns), strict=True)
+    )
+    difference.unflatten(1, (rows, columns)).add_(down[:, :, None]).add_(across[:, None])
+    return difference.argmin(1)
 
 
 def _taper(side: int, like: Tensor) -> Tensor:

@@ -110,6 +110,23 @@ def look_up(image: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     """`image` (B, C, H, W) at positions that `sampling_grid` gives; for several pictures moved alike."""
     if mode == "bicubic" and image.device.type == "mps":  # torch has no bicubic look-up for Apple's GPUs
         return look_up(image.cpu(), grid.cpu(), mode).to(image.device)
+    if image.device.type == "cpu" and len(image) < torch.get_num_threads():
+        return torch.cat([_in_bands(*one, mode) for one in zip(image.split(1), grid.split(1), strict=True)])
+    return _sampled(image, grid, mode)
+
+
+def _in_bands(image: Tensor, grid: Tensor, mode: str) -> Tensor:
+    """As `_sampled`, one picture on a CPU: torch gives each picture of a batch to one thread, and here each of as many
+    bands of what is looked up.
+    """
+    bands, height = torch.get_num_threads(), grid.shape[1]
+    rows = -(-height // bands)
+    grid = F.pad(grid, (0, 0, 0, 0, 0, bands * rows - height)).unflatten(1, (bands, rows)).squeeze(0)
+    found = _sampled(image.expand(bands, -1, -1, -1), grid, mode)
+    return found.transpose(0, 1).flatten(1, 2)[None, :, :height]
+
+
+def _sampled(image: Tensor, grid: Tensor, mode: str) -> Tensor:
     return F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=True)
 
 

@@ -161,6 +161,21 @@ def _multiplied(probes: Tensor, pairs: Tensor) -> Tensor:
     return torch.stack(found) + rest
 
 
+def combined(coefficients: Tensor, pairs: Tensor) -> Tensor:
+    """The sum (L, n) of pairs (L, 2m, n), float32, each times its coefficient (L, 2m)."""
+    chunk = pairs.shape[2] // _CHUNKS[False]
+    if pairs.is_cuda or chunk == 0:
+        return (coefficients[:, None] @ pairs).squeeze(1)
+    # A CPU would leave one long row to one thread, too.
+    whole = chunk * _CHUNKS[False]
+    found = pairs.new_empty(len(pairs), pairs.shape[2])
+    for into, factors, own in zip(found, coefficients, pairs, strict=True):
+        chunks = own[:, :whole].unflatten(1, (-1, chunk)).transpose(0, 1)
+        torch.bmm(factors.expand(len(chunks), 1, -1), chunks, out=into[:whole].view(-1, 1, chunk))
+        torch.mm(factors[None], own[:, whole:], out=into[None, whole:])
+    return found
+
+
 def compact_direction(memory: Curvature, with_gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Coefficients (L, 2m) of the pairs and scale (L,) of the gradient in H g.
 

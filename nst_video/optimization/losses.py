@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nst_video.devices.products import batched_product
+
 
 @dataclass(frozen=True)
 class Gram:
@@ -39,7 +41,7 @@ class _Outer(torch.autograd.Function):
     def forward(ctx: Any, flat: Tensor) -> Tensor:
         ctx.save_for_backward(flat)
         if flat.dtype == torch.float32:
-            return flat @ flat.mT
+            return batched_product(flat, flat.mT)
         return torch.bmm(flat, flat.mT, out_dtype=torch.float32)
 
     @staticmethod

@@ -19,6 +19,7 @@ from nst_video.optimization.curvature import (
     LEAST_CURVATURE,
     Curvature,
     as_stored,
+    combined,
     compact_direction,
     dot,
     length_of,
@@ -275,7 +276,7 @@ class LBFGS(_Solver):
         scale = torch.where(downhill, scale, plain)
         torch.where(downhill, down, -plain * length.square(), out=self.slope)
         for part in parts_of(memory.pairs):
-            back = (coefficients[:, None] @ memory.pairs[:, :, part].float()).squeeze(1)
+            back = combined(coefficients, memory.pairs[:, :, part].float())
             back.addcmul_(scale[:, None], self.gradient[:, part])
             torch.addcmul(self.image[:, part], self.length[:, None], back, value=-1, out=self.trial[:, part])
 

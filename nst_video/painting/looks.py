@@ -15,6 +15,7 @@ from nst_video.painting.targets import StyleTargets
 from nst_video.painting.teacher import Statistics, Teacher
 
 _FRAMES = 2  # later frames between looks
+_OWN = 4  # between those at the frame itself too: what is missed of that moves along the flow and hardly changes
 _TAKEN = 0.7  # of a new correction, against the one before: less overshoots less
 
 
@@ -55,6 +56,10 @@ class Looks:
         known = state.correction and (state.missed.painting or not self._teacher.places)
         return frame % _FRAMES == 0 or not known
 
+    def own_due(self, frame: int, state: State) -> bool:
+        """Whether it then looks at the frame itself as well, and not at its painting only."""
+        return frame % _OWN == 0 or not state.missed.frame
+
     def at(self, painting: Tensor, before: Statistics, frame: Statistics | None = None) -> Judgement:
         """After a look at a painting (L, 3, H, W). before: the correction until then. frame: what is missed of the
         frame it is painted from, as `of_frame` says.
@@ -70,13 +75,13 @@ class Looks:
         return {} if self._teacher is None else self._teacher.look(content, {}, {}, self._content_layers)[1]
 
     def judged(
-        self, painting: Tensor, image: Tensor, own: Statistics, wanted: Statistics, before: Judgement
+        self, painting: Tensor, frame: Tensor | None, own: Statistics, wanted: Statistics, before: Judgement
     ) -> Judgement:
-        """After a look at the painting of a later frame, and at that. own, wanted: the styles as the encoder sees them
-        and as the teacher does. A function of tensors alone, as `Graphs.call` asks for.
+        """After a look at the painting of a later frame, and at that where it is given. own, wanted: the styles as the
+        encoder sees them and as the teacher does. A function of tensors alone, as `Graphs.call` asks for.
         """
         correction, seen = self._compared(painting, own, wanted, before.correction)
-        new = Missed(seen, self.of_frame(image))
+        new = Missed(seen, before.missed.frame if frame is None else self.of_frame(frame))
         return Judgement(correction, new.joined(before.missed, _settled) if before.missed.painting else new)
 
     def _compared(
