@@ -56,10 +56,10 @@ class ScheduleError(ValueError):
         super().__init__(problem)
         self.problem, self.text, self.column = problem, text, min(column, len(text))
 
-    def as_usage(self, flag: str, then: str = "") -> UsageError:
+    def as_usage(self, flag: str) -> UsageError:
         """The same for a user: one line that names the option, and the place below it."""
         return UsageError(
-            f"{flag}: {self.problem}{then} (at character {self.column + 1})", detail=pointed(self.text, self.column)
+            f"{flag}: {self.problem} (at character {self.column + 1})", detail=pointed(self.text, self.column)
         )
 
 

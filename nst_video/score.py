@@ -40,7 +40,7 @@ from nst_video.measures import (
 )
 from nst_video.media.guarded import look as look_at
 from nst_video.media.pictures import read_picture
-from nst_video.media.survey import Request, open_input, probe_input
+from nst_video.media.survey import Request, part_reader, probe_input
 from nst_video.media.video import VideoReader
 from nst_video.media.videoinfo import scaled_size
 from nst_video.networks.encoders import Encoder, load_encoder
@@ -355,7 +355,7 @@ def _samples(plan: Plan, sampled: set[int], paint: Paint | None) -> Iterator[Sam
     """The frames of input and output side by side, as they are decoded."""
     beginnings = {first for first, _ in plan.shots}
     with (
-        open_input(plan.input, plan.options, size=plan.size) as source,
+        part_reader(plan.input, plan.options, size=plan.size) as source,
         VideoReader(plan.output, max_pixels=plan.options.max_pixels) as result,
     ):
         pairs = zip(_frames(source), _frames(result), strict=True)

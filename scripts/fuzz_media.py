@@ -42,7 +42,7 @@ from media_mutations import PICTURES, Generator, Mutant
 from nst_video.errors import NstVideoError
 from nst_video.media.guarded import look
 from nst_video.media.guarded_child import serve
-from nst_video.media.survey import Request, open_input
+from nst_video.media.survey import Request, part_reader
 from nst_video.media.video import VideoWriter
 from nst_video.media.videoinfo import scaled_size
 from nst_video.options import OutputOptions
@@ -221,7 +221,7 @@ def copy(request: Request, size: tuple[int, int], pts: Sequence[int]) -> None:
     codec = "libvpx-vp9" if request.output.endswith(".webm") else "libx264"
     found: list[int] = []
     try:
-        with open_input(request.input, options, size=size) as reader:
+        with part_reader(request.input, options, size=size) as reader:
             writer = VideoWriter(
                 request.output, info=reader.info, size=size, codec=codec, preset="ultrafast", start=options.start
             )

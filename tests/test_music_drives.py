@@ -321,7 +321,6 @@ def test_shorter_music_is_told(tmp_path, caplog):
 def test_options_of_music_are_checked():
     options = MusicOptions(music="a.flac", music_start="1.5", stem=("drums=d.wav", "bass=b=1.wav"))
     assert (options.stems, options.music_start) == ({"drums": "d.wav", "bass": "b=1.wav"}, Fraction(3, 2))
-    assert options.files == ("a.flac", "d.wav", "b=1.wav")
     for given, message in (
         ({"stem": ("drums",)}, "--stem drums is not allowed; allowed NAME=FILE"),
         ({"stem": ("a=1", "a=2")}, "names one stem twice"),

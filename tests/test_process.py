@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +51,24 @@ def test_a_busy_program_is_seen():
         finally:
             other.kill()
     assert sorted(seen)[12] >= 1  # in the middle of the looks: it takes a moment to start
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+@pytest.mark.parametrize(("most", "kept"), [(1 << 30, 1 << 30), (1 << 25, 1 << 25)])
+def test_an_allocator_keeps_as_much_as_it_can(monkeypatch, most, kept):
+    asked = {}
+
+    def mallopt(option, value):
+        if option == process._M_MMAP_THRESHOLD and value > most:
+            return 0
+        asked[option] = value
+        return 1
+
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(process.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    process.keep_memory()
+    assert asked == {process._M_MMAP_THRESHOLD: kept, process._M_TRIM_THRESHOLD: 1 << 30}
 
 
 FAULTS = """

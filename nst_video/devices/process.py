@@ -11,6 +11,7 @@ _LOOKS, _PAUSE = 5, 0.004  # seconds between them
 _SPINS = "10000"  # of a thread that waits before it sleeps: a tenth of a millisecond or two
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
 _KEPT = 1 << 30  # bytes
+_ALLOWED = 1 << 25  # of the first of them, by mallopt(3); newer ones than that page take more
 
 
 def settle() -> None:
@@ -52,9 +53,11 @@ def keep_memory() -> None:
     """
     if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # which other C libraries lack
-        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-            if mallopt:
-                mallopt(option, _KEPT)
+        if mallopt:
+            # Where the first is refused, the second alone would have all from 128 kB on returned each time.
+            if not mallopt(_M_MMAP_THRESHOLD, _KEPT):
+                mallopt(_M_MMAP_THRESHOLD, _ALLOWED)
+            mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def give_back_memory() -> None:

@@ -116,7 +116,7 @@ def with_duration(options: OutputOptions, song: Song | None, path: str) -> Outpu
     return replace(options, duration=song.seconds)
 
 
-def open_input(
+def part_reader(
     path: str | os.PathLike[str],
     options: OutputOptions,
     *,
@@ -188,7 +188,7 @@ def survey(info: VideoInfo, request: Request, on_step: Callable[[], None] = lamb
     pts: list[int] = []
     end = info.start_pts
     size = scaled_size(info, SURVEY_SIDE)
-    with open_input(info.path, options, size=size, on_step=on_step) as reader:
+    with part_reader(info.path, options, size=size, on_step=on_step) as reader:
         for batch in reader:
             pts.extend(batch.pts)
             end = batch.end

@@ -53,11 +53,6 @@ class MusicOptions:
             raise UsageError(f"--stem {' '.join(names)} names one stem twice; allowed each name once")
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """Every file named, the music first."""
-        return (*((self.music,) if self.music else ()), *self.stems.values())
-
-    @property
     def stems(self) -> dict[str, str]:
         """Name -> file."""
         return {name: file for name, _, file in (text.partition("=") for text in self.stem)}

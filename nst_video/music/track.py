@@ -27,11 +27,6 @@ class Track:
     features: Features
     beats: tuple[float, ...]
 
-    @property
-    def cells(self) -> int:
-        """The number of cells."""
-        return len(self.features.onset)
-
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types."""
         found = {name: _packed(getattr(self.features, name)) for name in (*_CURVES, "chroma")}

@@ -151,7 +151,7 @@ class FrameObjective:
         other = copy(self)
         other.weights = Weights(**{name: value.clone() for name, value in vars(self.weights).items()})
         other.styles = {layer: value.clone() for layer, value in self.styles.items()}
-        other.targets = {layer: value.clone() for layer, value in self.targets.items()}
+        other.targets, other.seen = {layer: value.clone() for layer, value in self.targets.items()}, {}
         other.style_factors, other.content_factors = self.style_factors.clone(), self.content_factors.clone()
         other.missed = self.missed.mapped(torch.clone)
         other.past = self.past and Past(self.past.warped.clone(), self.past.trust.clone())

@@ -23,7 +23,7 @@ import numpy as np
 from nst_video.ahead import Ahead, in_order
 from nst_video.devices.workers import AHEAD, workers_for
 from nst_video.errors import InputError, is_out_of_memory
-from nst_video.media.survey import open_input, probe_input
+from nst_video.media.survey import part_reader, probe_input
 from nst_video.painting import lanes
 from nst_video.painting.lanes import Lane
 from nst_video.painting.painted import Standing
@@ -242,7 +242,7 @@ def _numbered(plan: Plan, first: int) -> Generator[tuple[int, np.ndarray], None,
     """The frames from number `first` on."""
     start_pts = probe_input(plan.input, plan.options).start_pts
     start = (plan.pts[first] - start_pts) * plan.time_base if first else None
-    with open_input(plan.input, plan.options, size=plan.size, start=start) as reader:
+    with part_reader(plan.input, plan.options, size=plan.size, start=start) as reader:
         timed = (pair for batch in reader for pair in zip(batch.pts, batch.rgb, strict=True))
         for number, (pts, rgb) in enumerate(islice(timed, plan.frames - first), first):
             if pts != plan.pts[number]:
