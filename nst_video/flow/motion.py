@@ -111,7 +111,8 @@ def look_up(image: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     if mode == "bicubic" and image.device.type == "mps":  # torch has no bicubic look-up for Apple's GPUs
         return look_up(image.cpu(), grid.cpu(), mode).to(image.device)
     if image.device.type == "cpu" and len(image) < torch.get_num_threads():
-        return torch.cat([_in_bands(*one, mode) for one in zip(image.split(1), grid.split(1), strict=True)])
+        found = [_in_bands(*one, mode) for one in zip(image.split(1), grid.split(1), strict=True)]
+        return found[0] if len(found) == 1 else torch.cat(found)
     return _sampled(image, grid, mode)
 
 
@@ -123,7 +124,7 @@ def _in_bands(image: Tensor, grid: Tensor, mode: str) -> Tensor:
     rows = -(-height // bands)
     grid = F.pad(grid, (0, 0, 0, 0, 0, bands * rows - height)).unflatten(1, (bands, rows)).squeeze(0)
     found = _sampled(image.expand(bands, -1, -1, -1), grid, mode)
-    return found.transpose(0, 1).flatten(1, 2)[None, :, :height]
+    return found.transpose(0, 1).flatten(1, 2)[None, :, :height].contiguous()
 
 
 def _sampled(image: Tensor, grid: Tensor, mode: str) -> Tensor:
