@@ -88,22 +88,33 @@ def _add_option(
     )
 
 
+class Once(argparse.Action):
+    """Takes the name of a file, once: of two, nobody meant the first to be left out."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        before = getattr(namespace, self.dest)
+        if before != self.default:
+            raise UsageError(f"{option} is given twice, as {before} and {values}; give it once")
+        setattr(namespace, self.dest, values)
+
+
 def parsing(kind: Kind) -> type[argparse.Action]:
     """What takes a value of that kind, and in an error calls the option by the name that was typed; of one that is
     given several times it takes one more.
     """
 
-    class Parsing(argparse.Action):
+    class Parsing(Once):
         """With the kind."""
 
         def __call__(
             self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None
         ) -> None:
             value = parse_option(str(option), values, kind)
-            before = getattr(namespace, self.dest)
-            if isinstance(kind, File) and before != self.default:
-                raise UsageError(f"{option} is given twice, as {before} and {value}; give it once")
-            setattr(namespace, self.dest, (*before, value) if isinstance(kind, Repeated) else value)
+            if isinstance(kind, File):
+                super().__call__(parser, namespace, value, option)
+            else:
+                before = getattr(namespace, self.dest)
+                setattr(namespace, self.dest, (*before, value) if isinstance(kind, Repeated) else value)
 
     return Parsing
 

@@ -245,6 +245,15 @@ def test_a_report_that_can_be_no_file_is_refused(files, capsys, command, option,
     assert re.fullmatch(f"nst-video: error: {option} .* {fault}; give it the name of a file\n", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    ("command", "option"), [(command, option) for command, options in REPORTS.items() for option in options]
+)
+def test_a_report_has_one_file(files, capsys, command, option):
+    words = {"": ["in.mp4", "style.png", "out.mp4"], "score": ["in.mp4", "in.mp4"], "status": ["out.mp4"]}[command]
+    assert main([*([command] if command else []), *words, option, "a.png", option, "b.png"]) == 2
+    assert capsys.readouterr().err == f"nst-video: error: {option} is given twice, as a.png and b.png; give it once\n"
+
+
 def test_output_is_replaced_only_when_asked(files, capsys):
     (files / "look.png").write_bytes(b"mine")
     words = ["in.mp4", "style.png", "look.png", "--still", "0", *FAST]

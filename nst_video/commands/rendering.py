@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nst_video.arguments import Once
 from nst_video.errors import install
 from nst_video.fields import parse_report
 from nst_video.jobs.stopping import Stopper
@@ -28,18 +29,21 @@ def add_reports(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
     report.add_argument(
         "--trace",
         metavar="FILE",
+        action=Once,
         type=parse_report("--trace"),
         help="write every frame's losses as JSON lines, and a plot beside them where matplotlib is installed",
     )
     report.add_argument(
         "--plot",
         metavar="FILE",
+        action=Once,
         type=parse_report("--plot"),
         help="draw what changes under the waveform with the beats, as png, jpg, svg or pdf, before rendering",
     )
     report.add_argument(
         "--contact-sheet",
         metavar="FILE",
+        action=Once,
         type=parse_report("--contact-sheet"),
         help="write a picture of frames, each above its painted one",
     )

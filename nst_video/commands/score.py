@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from nst_video.arguments import HIDDEN, Parser, add_options, given_options, parse_style
+from nst_video.arguments import HIDDEN, Once, Parser, add_options, given_options, parse_style
 from nst_video.errors import UsageError
 from nst_video.fields import parse_report
 from nst_video.jobs.stopping import Stopper
@@ -41,9 +41,15 @@ def make_parser() -> Parser:
         "--reference", metavar="N", type=int, default=0, help="compare with N pairs of frames painted alone"
     )
     report.add_argument("--json", action="store_true", help="print the means as JSON on stdout")
-    report.add_argument("--csv", metavar="FILE", type=parse_report("--csv"), help="write every frame's values")
     report.add_argument(
-        "--plot", metavar="FILE", type=parse_report("--plot"), help="draw every frame's values: png, jpg, svg or pdf"
+        "--csv", metavar="FILE", action=Once, type=parse_report("--csv"), help="write every frame's values"
+    )
+    report.add_argument(
+        "--plot",
+        metavar="FILE",
+        action=Once,
+        type=parse_report("--plot"),
+        help="draw every frame's values: png, jpg, svg or pdf",
     )
     report.add_argument("--debug", action="store_true", help="show where an error came from")
     told = dict.fromkeys(DECIDES_NOTHING, HIDDEN) | {"overwrite": {"help": "replace the reports if they exist"}}

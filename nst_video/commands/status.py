@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nst_video.arguments import Parser
+from nst_video.arguments import Once, Parser
 from nst_video.fields import parse_report
 from nst_video.jobs.stopping import Stopper
 from nst_video.terminal import print_json, print_lines, say
@@ -20,6 +20,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--play",
         metavar="FILE",
+        action=Once,
         type=parse_report("--play"),
         help="write what is finished so far, with its sound, to a video",
     )

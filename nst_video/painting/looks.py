@@ -14,8 +14,8 @@ from nst_video.painting.state import State
 from nst_video.painting.targets import StyleTargets
 from nst_video.painting.teacher import Statistics, Teacher
 
-_FRAMES = 2  # later frames between looks
-_OWN = 4  # between those at the frame itself too: what is missed of that moves along the flow and hardly changes
+_FRAMES = 2  # later frames between looks at a painting
+_WITH_FRAME = 4  # between those at its frame as well: what is missed of that moves along the flow and hardly changes
 _TAKEN = 0.7  # of a new correction, against the one before: less overshoots less
 
 
@@ -56,9 +56,9 @@ class Looks:
         known = state.correction and (state.missed.painting or not self._teacher.places)
         return frame % _FRAMES == 0 or not known
 
-    def own_due(self, frame: int, state: State) -> bool:
+    def frame_due(self, frame: int, state: State) -> bool:
         """Whether it then looks at the frame itself as well, and not at its painting only."""
-        return frame % _OWN == 0 or not state.missed.frame
+        return frame % _WITH_FRAME == 0 or not state.missed.frame
 
     def at(self, painting: Tensor, before: Statistics, frame: Statistics | None = None) -> Judgement:
         """After a look at a painting (L, 3, H, W). before: the correction until then. frame: what is missed of the

@@ -101,7 +101,7 @@ class Stylizer:
             first,
             state.seed if first and self.effort.init == "noise" else None,
             first or self.looks.due(state.frame, state.batch),
-            first or self.looks.own_due(state.frame, state.batch),
+            first or self.looks.frame_due(state.frame, state.batch),
             state.batch.curvature is None,
             frozenset(state.batch.correction),
             frozenset(state.batch.missed.painting),
@@ -156,7 +156,7 @@ class Stylizer:
             if not self.looks.due(state.frame, state):
                 return Judgement(state.correction, missed.mapped(torch.clone))
             own, wanted = (self.styles.beside(image, taught=taught) for taught in (False, True))
-            frame = image if self.looks.own_due(state.frame, state) else None
+            frame = image if self.looks.frame_due(state.frame, state) else None
             return call(self.looks.judged, found.image, frame, own, wanted, Judgement(state.correction, missed))
 
         found, judgement = self._minimise(objective, start, image, evaluations, curvature, look)
