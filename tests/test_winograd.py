@@ -89,7 +89,7 @@ def test_rounding_is_magnified_half_as_much_as_by_integers(monkeypatch):
 def test_in_small_pieces_it_is_the_same(monkeypatch):
     x, bias, kernel = random(2, 5, 30, 14), random(6), WinogradKernel.of(weights().float())
     whole = kernel(x, bias, margin=1)
-    in_rows = winograd._Pieces(fewest=1, at_a_time=1)  # a row of patches at a time
+    in_rows = winograd._Pieces(channels=1, fewest=1, at_a_time=1)  # a row of patches at a time
     monkeypatch.setattr(winograd, "_pieces", lambda: in_rows)
     torch.testing.assert_close(kernel(x, bias, margin=1), whole, rtol=0, atol=5e-6)
 
@@ -105,9 +105,17 @@ def test_wide_layers_in_float32_are_computed_this_way_where_products_are_quick(m
     assert {kind(*WIDE, torch.bfloat16), kind(160, 64), kind(64, 160)} == {PlainKernel}
 
 
+@pytest.mark.parametrize(("channels", "registers", "paid"), [(128, 256, True), (128, 512, False), (256, 512, True)])
+def test_the_wider_the_registers_the_more_channels_it_takes(monkeypatch, channels, registers, paid):
+    monkeypatch.setattr(products, "onednn", lambda: torch.mm)
+    monkeypatch.setattr(winograd, "has_avx512", lambda: registers == 512)
+    assert winograd.pays(channels, channels, torch.empty(1, channels, 72, 128), 1) is paid
+
+
 @pytest.mark.parametrize(("by_onednn", "few", "many"), [(False, 16, 28), (True, 40, 56)])
 def test_few_places_are_computed_as_torch_does_alone_or_in_a_batch(monkeypatch, by_onednn, few, many):
     monkeypatch.setattr(products, "onednn", lambda: torch.mm if by_onednn else None)
+    monkeypatch.setattr(winograd, "has_avx512", lambda: not by_onednn)
     kernel, used = EitherKernel.of(random(*WIDE, 3, 3)), []
     monkeypatch.setattr(PlainKernel, "__call__", lambda *_, **__: used.append("plain"))
     monkeypatch.setattr(WinogradKernel, "__call__", lambda *_, **__: used.append("fewer"))
@@ -118,7 +126,8 @@ def test_few_places_are_computed_as_torch_does_alone_or_in_a_batch(monkeypatch, 
 
 
 @pytest.mark.parametrize(("side", "made", "not_made"), [(8, "plain", "fewer"), (64, "fewer", "plain")])
-def test_only_the_way_that_is_taken_is_made(side, made, not_made):
+def test_only_the_way_that_is_taken_is_made(monkeypatch, side, made, not_made):
+    monkeypatch.setattr(winograd, "has_avx512", lambda: False)
     kernel = EitherKernel.of(random(*WIDE, 3, 3)).turned()
     kernel(random(1, WIDE[0], side, side), margin=1)
     assert made in vars(kernel)

@@ -87,6 +87,11 @@ def cpu_name() -> str:
     return str(_capabilities().get("cpu_name", ""))
 
 
+def has_avx512() -> bool:
+    """Whether this CPU computes with registers of 512 bits."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
 def _capabilities() -> dict[str, Any]:
     tell: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
     return tell()
