@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from nst_video.errors import UsageError
-from nst_video.fields import flag_name, parse_option
+from nst_video.fields import flag_name, parse_option, parse_report
 from nst_video.kinds import Choice, Curve, File, Flag, Kind, Repeated
 from nst_video.settings import PAINT, Section
 from nst_video.words import nearest
@@ -88,7 +88,12 @@ def _add_option(
     )
 
 
-class Once(argparse.Action):
+def add_report(group: Any, flag: str, help: str) -> None:
+    """Add an option for a file that a report is written to."""
+    group.add_argument(flag, metavar="FILE", action=_Once, type=parse_report(flag), help=help)
+
+
+class _Once(argparse.Action):
     """Takes the name of a file, once: of two, nobody meant the first to be left out."""
 
     def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
@@ -103,7 +108,7 @@ def parsing(kind: Kind) -> type[argparse.Action]:
     given several times it takes one more.
     """
 
-    class Parsing(Once):
+    class Parsing(_Once):
         """With the kind."""
 
         def __call__(

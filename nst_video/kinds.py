@@ -132,7 +132,7 @@ class Text:
 
 @dataclass(frozen=True)
 class File(Text):
-    """The name of a file, which is given once: of two, nobody meant the first to be left out."""
+    """The name of a file, which can be given once."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nst_video.arguments import Once
+from nst_video.arguments import add_report
 from nst_video.errors import install
-from nst_video.fields import parse_report
 from nst_video.jobs.stopping import Stopper
 from nst_video.settings import Settings
 from nst_video.terminal import clock, counting, print_json, say
@@ -26,27 +25,17 @@ def add_reports(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
     """Add what a render can tell about itself; returns the group."""
     report = parser.add_argument_group("reports")
     report.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
-    report.add_argument(
+    add_report(
+        report,
         "--trace",
-        metavar="FILE",
-        action=Once,
-        type=parse_report("--trace"),
-        help="write every frame's losses as JSON lines, and a plot beside them where matplotlib is installed",
+        "write every frame's losses as JSON lines, and a plot beside them where matplotlib is installed",
     )
-    report.add_argument(
+    add_report(
+        report,
         "--plot",
-        metavar="FILE",
-        action=Once,
-        type=parse_report("--plot"),
-        help="draw what changes under the waveform with the beats, as png, jpg, svg or pdf, before rendering",
+        "draw what changes under the waveform with the beats, as png, jpg, svg or pdf, before rendering",
     )
-    report.add_argument(
-        "--contact-sheet",
-        metavar="FILE",
-        action=Once,
-        type=parse_report("--contact-sheet"),
-        help="write a picture of frames, each above its painted one",
-    )
+    add_report(report, "--contact-sheet", "write a picture of frames, each above its painted one")
     report.add_argument("--debug", action="store_true", help="show where an error came from")
     return report
 

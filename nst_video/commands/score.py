@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from nst_video.arguments import HIDDEN, Once, Parser, add_options, given_options, parse_style
+from nst_video.arguments import HIDDEN, Parser, add_options, add_report, given_options, parse_style
 from nst_video.errors import UsageError
-from nst_video.fields import parse_report
 from nst_video.jobs.stopping import Stopper
 from nst_video.settings import split_options
 from nst_video.terminal import counting, print_json, print_lines
@@ -41,16 +40,8 @@ def make_parser() -> Parser:
         "--reference", metavar="N", type=int, default=0, help="compare with N pairs of frames painted alone"
     )
     report.add_argument("--json", action="store_true", help="print the means as JSON on stdout")
-    report.add_argument(
-        "--csv", metavar="FILE", action=Once, type=parse_report("--csv"), help="write every frame's values"
-    )
-    report.add_argument(
-        "--plot",
-        metavar="FILE",
-        action=Once,
-        type=parse_report("--plot"),
-        help="draw every frame's values: png, jpg, svg or pdf",
-    )
+    add_report(report, "--csv", "write every frame's values")
+    add_report(report, "--plot", "draw every frame's values: png, jpg, svg or pdf")
     report.add_argument("--debug", action="store_true", help="show where an error came from")
     told = dict.fromkeys(DECIDES_NOTHING, HIDDEN) | {"overwrite": {"help": "replace the reports if they exist"}}
     add_options(parser, style_help="a style picture that was used", told=told)

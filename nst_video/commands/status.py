@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from nst_video.arguments import Once, Parser
-from nst_video.fields import parse_report
+from nst_video.arguments import Parser, add_report
 from nst_video.jobs.stopping import Stopper
 from nst_video.terminal import print_json, print_lines, say
 from nst_video.words import counted
@@ -17,13 +16,7 @@ def make_parser() -> Parser:
         description="Tells how far an unfinished render is, while it runs or after it was stopped.",
     )
     parser.add_argument("output", metavar="OUT", help="the output that the render was to write")
-    parser.add_argument(
-        "--play",
-        metavar="FILE",
-        action=Once,
-        type=parse_report("--play"),
-        help="write what is finished so far, with its sound, to a video",
-    )
+    add_report(parser, "--play", "write what is finished so far, with its sound, to a video")
     parser.add_argument("-y", dest="overwrite", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--json", action="store_true", help="print it as JSON on stdout")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")

@@ -117,8 +117,8 @@ def look_up(image: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
 
 
 def _in_bands(image: Tensor, grid: Tensor, mode: str) -> Tensor:
-    """As `_sampled`, one picture on a CPU: torch gives each picture of a batch to one thread, and here each of as many
-    bands of what is looked up.
+    """As `_sampled`, of one picture (1, C, H, W) on a CPU by a grid (1, h, w, 2): torch gives each picture of a batch
+    to one thread, and here each of as many bands of what is looked up.
     """
     bands, height = torch.get_num_threads(), grid.shape[1]
     rows = -(-height // bands)

@@ -164,7 +164,7 @@ def _multiplied(probes: Tensor, pairs: Tensor) -> Tensor:
 def combined(coefficients: Tensor, pairs: Tensor) -> Tensor:
     """The sum (L, n) of pairs (L, 2m, n), float32, each times its coefficient (L, 2m)."""
     chunk = pairs.shape[2] // _CHUNKS[False]
-    if pairs.is_cuda or chunk == 0:
+    if pairs.device.type != "cpu" or chunk == 0:
         return (coefficients[:, None] @ pairs).squeeze(1)
     # A CPU would leave one long row to one thread, too.
     whole = chunk * _CHUNKS[False]
